@@ -1,0 +1,490 @@
+//! `Config` and its builder. Every default stands here with its reason; all validation happens in
+//! [`ConfigBuilder::build`], so that no code behind it checks again.
+
+use std::time::Duration;
+
+use crate::congestion::CongestionControl;
+use crate::error::ConfigError;
+
+/// Bytes of the fixed part of a segment's header (RFC 9293 §3.1).
+const HEADER_LEN: usize = 20;
+/// Largest UDP payload over IPv4: 65,535 less 20 bytes of IP and 8 of UDP.
+const MAX_DATAGRAM: usize = 65_507;
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// What a socket does with a connection that is dropped without [`shutdown`], with everything read.
+///
+/// Dropping with unread data always sends RST (RFC 9293 §3.10.4, RFC 2525 §2.17).
+///
+/// [`shutdown`]: tokio::io::AsyncWriteExt::shutdown
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum DropPolicy {
+    /// Sends what is buffered, then FIN, in the background, as the kernel does.
+    #[default]
+    Finish,
+    /// Sends RST, so that the peer can tell a cut from an end.
+    Reset,
+}
+
+/// Settings of an endpoint and of its connections.
+///
+/// ```
+/// use std::time::Duration;
+/// use reliable_udp::Config;
+///
+/// # fn main() -> Result<(), reliable_udp::ConfigError> {
+/// let config = Config::builder()
+///     .nodelay(true)
+///     .data_retries(4)
+///     .user_timeout(Some(Duration::from_secs(20)))
+///     .build()?;
+/// # let _ = config;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Config {
+    pub(crate) congestion: CongestionControl,
+    pub(crate) initial_window_segments: u32,
+    pub(crate) slow_start_after_idle: bool,
+    pub(crate) send_buffer: usize,
+    pub(crate) receive_buffer: usize,
+    pub(crate) datagram_size: usize,
+    pub(crate) mss: u16,
+    pub(crate) window_scaling: bool,
+    pub(crate) timestamps: bool,
+    pub(crate) sack: bool,
+    pub(crate) extension: bool,
+    pub(crate) nodelay: bool,
+    pub(crate) ack_delay: Duration,
+    pub(crate) initial_rto: Duration,
+    pub(crate) min_rto: Duration,
+    pub(crate) max_rto: Duration,
+    pub(crate) syn_retries: u32,
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) data_retries: u32,
+    pub(crate) user_timeout: Option<Duration>,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) keepalive_interval: Duration,
+    pub(crate) keepalive_probes: u32,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) linger: Duration,
+    pub(crate) drop_policy: DropPolicy,
+    pub(crate) time_wait: Duration,
+    pub(crate) time_wait_capacity: usize,
+    pub(crate) backlog: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) max_memory: usize,
+    pub(crate) reset_rate_limit: u32,
+    pub(crate) challenge_ack_limit: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            congestion: CongestionControl::NewReno,
+            // RFC 6928 §2
+            initial_window_segments: 10,
+            slow_start_after_idle: true,
+            // 300 ms at 100 Mbit/s, or 30 ms at 1 Gbit/s.
+            send_buffer: 4 * MIB,
+            // 100 ms at 1 Gbit/s is 12.5 MB; the next power of two. Memory is used only for what arrived.
+            receive_buffer: 16 * MIB,
+            // The IPv6 minimum MTU of 1,280 less 40 bytes of IP and 8 of UDP: fits every path.
+            datagram_size: 1_232,
+            mss: 65_487,
+            window_scaling: true,
+            timestamps: true,
+            sack: true,
+            extension: true,
+            nodelay: false,
+            ack_delay: Duration::from_millis(25),
+            // RFC 6298 §2.1
+            initial_rto: Duration::from_secs(1),
+            // Deviation from RFC 6298 §2.4: 200 ms and not 1 s, as Linux and the BSDs have it; the peer's
+            // delayed ACK, the reason for the 1 s, is bounded by 25 ms here and announced.
+            min_rto: Duration::from_millis(200),
+            // RFC 6298 §2.5
+            max_rto: Duration::from_secs(60),
+            // 1 + 2 + 4 + … + 60 + 60 = 183 s: RFC 9293 §3.8.3 (R2 of a SYN at least 3 minutes).
+            syn_retries: 7,
+            connect_timeout: None,
+            // RFC 9293 §3.8.3 (R2 at least 100 s): with the smallest RTO, 15 retries take 10 minutes.
+            data_retries: 15,
+            // RFC 9293 §3.9.1.1: "the present global default is five minutes".
+            user_timeout: Some(Duration::from_secs(300)),
+            // RFC 9293 §3.8.4: keepalive must default to off.
+            keepalive: None,
+            keepalive_interval: Duration::from_secs(75),
+            keepalive_probes: 9,
+            idle_timeout: None,
+            linger: Duration::from_secs(60),
+            drop_policy: DropPolicy::Finish,
+            // Deviation from RFC 9293 §3.4.2: 60 s and not 4 minutes, as Linux has it; timestamps (PAWS) and
+            // random ports and sequence numbers guard what the longer wait would.
+            time_wait: Duration::from_secs(60),
+            time_wait_capacity: 65_536,
+            backlog: 1_024,
+            max_connections: 1 << 20,
+            max_memory: 1 << 32,
+            reset_rate_limit: 100,
+            challenge_ack_limit: 100,
+        }
+    }
+}
+
+impl Config {
+    /// Starts from the defaults.
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder { config: Self::default() }
+    }
+
+    /// Starts from this configuration.
+    pub fn to_builder(&self) -> ConfigBuilder {
+        ConfigBuilder { config: self.clone() }
+    }
+}
+
+/// Builds a [`Config`]; made by [`Config::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ConfigBuilder {
+    config: Config,
+}
+
+impl ConfigBuilder {
+    /// Chooses the congestion controller. Default: [`CongestionControl::NewReno`].
+    pub fn congestion(mut self, congestion: CongestionControl) -> Self {
+        self.config.congestion = congestion;
+        self
+    }
+
+    /// Sets the initial window in segments, 1 to 1,000. Default: 10 (RFC 6928 §2).
+    pub fn initial_window(mut self, segments: u32) -> Self {
+        self.config.initial_window_segments = segments;
+        self
+    }
+
+    /// Falls back to slow start after an idle period of one RTO (RFC 5681 §4.1). Default: true.
+    pub fn slow_start_after_idle(mut self, enabled: bool) -> Self {
+        self.config.slow_start_after_idle = enabled;
+        self
+    }
+
+    /// Sets the largest number of bytes written and not yet acknowledged, 4 KiB to 1 GiB.
+    /// Default: 4 MiB. A write that finds the buffer full waits.
+    pub fn send_buffer(mut self, bytes: usize) -> Self {
+        self.config.send_buffer = bytes;
+        self
+    }
+
+    /// Sets the largest receive window in bytes, 4 KiB to 1 GiB. Default: 16 MiB, which is 1 Gbit/s at
+    /// 130 ms. The window scale option follows from it (RFC 7323 §2.2). Without
+    /// [`window_scaling`](Self::window_scaling) at most 65,535 bytes are advertised.
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.config.receive_buffer = bytes;
+        self
+    }
+
+    /// Sets the largest UDP payload that is sent, header and options included, 512 to 65,507 bytes.
+    /// Default: 1,232, which fits the IPv6 minimum MTU.
+    pub fn datagram_size(mut self, bytes: usize) -> Self {
+        self.config.datagram_size = bytes;
+        self
+    }
+
+    /// Sets the largest segment, in bytes after the 20-byte header and options not subtracted, that is
+    /// announced to the peer (RFC 6691) and that is sent; 64 to 65,487. Default: 65,487, so that
+    /// [`datagram_size`](Self::datagram_size) alone decides what is sent.
+    pub fn mss(mut self, bytes: u16) -> Self {
+        self.config.mss = bytes;
+        self
+    }
+
+    /// Offers window scaling (RFC 7323 §2). Default: true.
+    pub fn window_scaling(mut self, enabled: bool) -> Self {
+        self.config.window_scaling = enabled;
+        self
+    }
+
+    /// Offers timestamps (RFC 7323 §3): an RTT sample from every ACK, PAWS. Default: true.
+    pub fn timestamps(mut self, enabled: bool) -> Self {
+        self.config.timestamps = enabled;
+        self
+    }
+
+    /// Offers selective acknowledgments (RFC 2018). Default: true.
+    pub fn sack(mut self, enabled: bool) -> Self {
+        self.config.sack = enabled;
+        self
+    }
+
+    /// Offers the extension option: CRC-32C instead of the plain checksum, and the announced ACK delay.
+    /// Default: true. A peer that does not know it gets plain TCP.
+    pub fn extension(mut self, enabled: bool) -> Self {
+        self.config.extension = enabled;
+        self
+    }
+
+    /// Turns Nagle's algorithm off for new connections (RFC 9293 §3.7.4). Default: false, as with TCP.
+    pub fn nodelay(mut self, enabled: bool) -> Self {
+        self.config.nodelay = enabled;
+        self
+    }
+
+    /// Sets the longest delay of an ACK, 0 to 500 ms (RFC 9293 §3.8.6.3); 0 acknowledges every segment at
+    /// once. Default: 25 ms. It is announced to the peer in whole milliseconds, rounded up.
+    pub fn ack_delay(mut self, delay: Duration) -> Self {
+        self.config.ack_delay = delay;
+        self
+    }
+
+    /// Sets the RTO before the first RTT sample, 1 ms to 60 s (RFC 6298 §2.1). Default: 1 s.
+    pub fn initial_rto(mut self, rto: Duration) -> Self {
+        self.config.initial_rto = rto;
+        self
+    }
+
+    /// Sets the floor of the RTO, 1 ms to 60 s (RFC 6298 §2.4). Default: 200 ms.
+    pub fn min_rto(mut self, rto: Duration) -> Self {
+        self.config.min_rto = rto;
+        self
+    }
+
+    /// Sets the ceiling of the backed-off RTO, 1 s to 10 minutes (RFC 6298 §2.5). Default: 60 s.
+    pub fn max_rto(mut self, rto: Duration) -> Self {
+        self.config.max_rto = rto;
+        self
+    }
+
+    /// Sets how often a SYN or SYN-ACK is sent again before the handshake fails with
+    /// [`TimeoutCause::SynRetries`](crate::TimeoutCause::SynRetries), 0 to 255. Default: 7, three minutes.
+    pub fn syn_retries(mut self, retries: u32) -> Self {
+        self.config.syn_retries = retries;
+        self
+    }
+
+    /// Bounds the handshake in time, at least 1 ms. Default: `None`, the retries alone decide.
+    pub fn connect_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.config.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets how often the same data is sent again on timeout before the connection fails with
+    /// [`TimeoutCause::DataRetries`](crate::TimeoutCause::DataRetries), 0 to 255. Default: 15 (RFC 9293
+    /// §3.8.3). Probes of a zero window are not counted while the peer answers.
+    pub fn data_retries(mut self, retries: u32) -> Self {
+        self.config.data_retries = retries;
+        self
+    }
+
+    /// Sets how long sent data may stay unacknowledged, at least 1 ms, before the connection fails with
+    /// [`TimeoutCause::UserTimeout`](crate::TimeoutCause::UserTimeout) (RFC 9293 §3.9.1). `None` leaves it
+    /// to the retries. Default: 5 minutes.
+    pub fn user_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.config.user_timeout = timeout;
+        self
+    }
+
+    /// Probes a connection on which nothing arrived for this long, at least 1 ms (RFC 9293 §3.8.4).
+    /// Default: `None`, off.
+    pub fn keepalive(mut self, idle: Option<Duration>) -> Self {
+        self.config.keepalive = idle;
+        self
+    }
+
+    /// Sets the time between unanswered keepalive probes, at least 1 ms. Default: 75 s.
+    pub fn keepalive_interval(mut self, interval: Duration) -> Self {
+        self.config.keepalive_interval = interval;
+        self
+    }
+
+    /// Sets how many unanswered keepalive probes end the connection with
+    /// [`TimeoutCause::Keepalive`](crate::TimeoutCause::Keepalive), 1 to 255. Default: 9.
+    pub fn keepalive_probes(mut self, probes: u32) -> Self {
+        self.config.keepalive_probes = probes;
+        self
+    }
+
+    /// Ends a connection on which nothing at all arrived for this long, at least 1 ms, with
+    /// [`TimeoutCause::IdleTimeout`](crate::TimeoutCause::IdleTimeout). Default: `None`, never.
+    pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.config.idle_timeout = timeout;
+        self
+    }
+
+    /// Bounds how long a dropped socket's connection goes on in the background, and how long it waits for
+    /// the peer's FIN after its own was acknowledged, 0 to 1 hour. Default: 60 s.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
+    /// Chooses what dropping a socket without shutdown does. Default: [`DropPolicy::Finish`].
+    pub fn drop_policy(mut self, policy: DropPolicy) -> Self {
+        self.config.drop_policy = policy;
+        self
+    }
+
+    /// Sets the length of TIME-WAIT, 0 to 4 minutes (RFC 9293 §3.4.2). Default: 60 s.
+    pub fn time_wait(mut self, length: Duration) -> Self {
+        self.config.time_wait = length;
+        self
+    }
+
+    /// Sets how many TIME-WAIT records the endpoint holds, 0 to 2^24; the oldest makes room. Default: 65,536.
+    pub fn time_wait_capacity(mut self, records: usize) -> Self {
+        self.config.time_wait_capacity = records;
+        self
+    }
+
+    /// Sets how many connections a listener holds that were not yet accepted, 1 to 2^20. Default: 1,024.
+    /// Beyond it, SYNs are answered with cookies (RFC 4987 §3.6).
+    pub fn backlog(mut self, connections: usize) -> Self {
+        self.config.backlog = connections;
+        self
+    }
+
+    /// Sets how many connections the endpoint carries, 1 to 2^24. Default: 2^20.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.config.max_connections = connections;
+        self
+    }
+
+    /// Sets how many bytes the endpoint's connections may buffer together, at least 64 KiB. Default: 4 GiB.
+    /// Beyond it no connection is accepted and receive windows do not grow.
+    pub fn max_memory(mut self, bytes: usize) -> Self {
+        self.config.max_memory = bytes;
+        self
+    }
+
+    /// Sets how many RSTs per second answer segments that belong to nobody, 0 to 1,000,000. Default: 100.
+    pub fn reset_rate_limit(mut self, per_second: u32) -> Self {
+        self.config.reset_rate_limit = per_second;
+        self
+    }
+
+    /// Sets how many challenge ACKs per second and connection are sent, 0 to 1,000,000 (RFC 5961 §7).
+    /// Default: 100.
+    pub fn challenge_ack_limit(mut self, per_second: u32) -> Self {
+        self.config.challenge_ack_limit = per_second;
+        self
+    }
+
+    /// Checks all values and returns the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the first value that is out of range or contradicts another.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let c = &self.config;
+        let minute = Duration::from_secs(60);
+        in_range("initial_window", c.initial_window_segments as usize, 1, 1_000, "1 to 1000 segments")?;
+        in_range("send_buffer", c.send_buffer, 4 * KIB, 1024 * MIB, "4 KiB to 1 GiB")?;
+        in_range("receive_buffer", c.receive_buffer, 4 * KIB, 1024 * MIB, "4 KiB to 1 GiB")?;
+        in_range("datagram_size", c.datagram_size, 512, MAX_DATAGRAM, "512 to 65507 bytes")?;
+        in_range("mss", usize::from(c.mss), 64, MAX_DATAGRAM - HEADER_LEN, "64 to 65487 bytes")?;
+        in_range("syn_retries", c.syn_retries as usize, 0, 255, "0 to 255")?;
+        in_range("data_retries", c.data_retries as usize, 0, 255, "0 to 255")?;
+        in_range("keepalive_probes", c.keepalive_probes as usize, 1, 255, "1 to 255")?;
+        in_range("time_wait_capacity", c.time_wait_capacity, 0, 1 << 24, "0 to 2^24 records")?;
+        in_range("backlog", c.backlog, 1, 1 << 20, "1 to 2^20 connections")?;
+        in_range("max_connections", c.max_connections, 1, 1 << 24, "1 to 2^24 connections")?;
+        in_range("max_memory", c.max_memory, 64 * KIB, usize::MAX, "at least 64 KiB")?;
+        in_range("reset_rate_limit", c.reset_rate_limit as usize, 0, 1_000_000, "0 to 1000000")?;
+        in_range("challenge_ack_limit", c.challenge_ack_limit as usize, 0, 1_000_000, "0 to 1000000")?;
+
+        let tick = Duration::from_millis(1);
+        within("ack_delay", c.ack_delay, Duration::ZERO, Duration::from_millis(500), "0 to 500 ms")?;
+        within("initial_rto", c.initial_rto, tick, minute, "1 ms to 60 s")?;
+        within("min_rto", c.min_rto, tick, minute, "1 ms to 60 s")?;
+        within("max_rto", c.max_rto, Duration::from_secs(1), 10 * minute, "1 s to 10 min")?;
+        within("linger", c.linger, Duration::ZERO, 60 * minute, "0 to 1 h")?;
+        within("time_wait", c.time_wait, Duration::ZERO, 4 * minute, "0 to 4 min")?;
+        within("keepalive_interval", c.keepalive_interval, tick, Duration::MAX, "at least 1 ms")?;
+        let optional = [
+            ("connect_timeout", c.connect_timeout),
+            ("user_timeout", c.user_timeout),
+            ("keepalive", c.keepalive),
+            ("idle_timeout", c.idle_timeout),
+        ];
+        for (field, value) in optional {
+            if let Some(value) = value {
+                within(field, value, tick, Duration::MAX, "at least 1 ms")?;
+            }
+        }
+
+        if c.min_rto > c.max_rto {
+            return Err(ConfigError::Conflict {
+                field: "min_rto",
+                value: format!("{:?}", c.min_rto),
+                conflict: "max_rto is smaller",
+            });
+        }
+        Ok(self.config)
+    }
+}
+
+fn in_range(
+    field: &'static str,
+    value: usize,
+    low: usize,
+    high: usize,
+    range: &'static str,
+) -> Result<(), ConfigError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange { field, value: value.to_string(), range })
+}
+
+fn within(
+    field: &'static str,
+    value: Duration,
+    low: Duration,
+    high: Duration,
+    range: &'static str,
+) -> Result<(), ConfigError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange { field, value: format!("{value:?}"), range })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert!(Config::builder().build().is_ok());
+    }
+
+    #[test]
+    fn a_rejected_value_is_named_with_its_range() {
+        let cases: [(&str, ConfigBuilder); 6] = [
+            ("datagram_size", Config::builder().datagram_size(100)),
+            ("mss", Config::builder().mss(63)),
+            ("send_buffer", Config::builder().send_buffer(0)),
+            ("ack_delay", Config::builder().ack_delay(Duration::from_secs(1))),
+            ("user_timeout", Config::builder().user_timeout(Some(Duration::ZERO))),
+            ("keepalive_probes", Config::builder().keepalive_probes(0)),
+        ];
+        for (name, builder) in cases {
+            match builder.build() {
+                Err(ConfigError::OutOfRange { field, .. }) => assert_eq!(field, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_inverted_rto_range_is_a_conflict() {
+        let builder =
+            Config::builder().min_rto(Duration::from_secs(5)).max_rto(Duration::from_secs(2));
+        assert!(matches!(builder.build(), Err(ConfigError::Conflict { field: "min_rto", .. })));
+    }
+}

@@ -1,0 +1,338 @@
+//! Congestion control: the public trait, its events, and the controllers in the box.
+//!
+//! A controller is a pure state machine that knows only bytes and time. The core tells it what
+//! happened through one event struct per hook and asks it four questions: [`cwnd`], [`ssthresh`],
+//! [`pacing_rate`] and [`uses_prr`]. It never touches a socket, a clock or a sequence number.
+//!
+//! # Call order
+//!
+//! For one incoming ACK the core calls, in this order:
+//!
+//! 1. [`on_lost`] once for each segment that this ACK showed to be lost;
+//! 2. [`on_recovery_entered`] if that began a recovery episode (never twice within one episode);
+//! 3. [`on_undo`] if the ACK proved an earlier reduction spurious;
+//! 4. [`on_acked`], exactly once if the ACK newly acknowledged or SACKed bytes, or carried an ECN echo;
+//! 5. [`on_recovery_exited`] if it ended the episode.
+//!
+//! [`on_timeout`] is called when the retransmission timer fires, after [`on_lost`] for what it
+//! declared lost; a recovery episode in progress ends with it without [`on_recovery_exited`].
+//! [`on_sent`] follows each transmission. `now` never goes backwards from one call to the next.
+//!
+//! # What the core does itself
+//!
+//! Loss detection, retransmission, the RTT estimate, limited transmit, flow control, the retransmission timer and
+//! proportional rate reduction (RFC 9937). While the core is in recovery and [`uses_prr`] is true, the amount sent is
+//! PRR's, and the controller's `cwnd` should already be its target for the end of the episode.
+//!
+//! [`cwnd`]: CongestionController::cwnd
+//! [`ssthresh`]: CongestionController::ssthresh
+//! [`pacing_rate`]: CongestionController::pacing_rate
+//! [`uses_prr`]: CongestionController::uses_prr
+//! [`on_lost`]: CongestionController::on_lost
+//! [`on_recovery_entered`]: CongestionController::on_recovery_entered
+//! [`on_undo`]: CongestionController::on_undo
+//! [`on_acked`]: CongestionController::on_acked
+//! [`on_recovery_exited`]: CongestionController::on_recovery_exited
+//! [`on_timeout`]: CongestionController::on_timeout
+//! [`on_sent`]: CongestionController::on_sent
+
+mod new_reno;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::new_reno::NewReno;
+use crate::Timestamp;
+
+/// A pluggable window algorithm.
+///
+/// All windows are in bytes. See the [module documentation](self) for the order of calls.
+/// Implementations must not panic for any order of events; the core trusts `cwnd` but never sends
+/// more than the peer's window allows, and treats a `cwnd` below one segment as one segment.
+pub trait CongestionController: fmt::Debug + Send + 'static {
+    /// Bytes were acknowledged, cumulatively or by SACK, or an ECN echo arrived.
+    fn on_acked(&mut self, event: &Acked);
+
+    /// Loss was detected and a recovery episode begins (RFC 6582 §3.2, RFC 6675 §5): the place for
+    /// the one multiplicative decrease of this episode.
+    fn on_recovery_entered(&mut self, event: &RecoveryEntered);
+
+    /// The retransmission timer fired (RFC 5681 §3.1, equation 4).
+    fn on_timeout(&mut self, event: &TimedOut);
+
+    /// A segment was handed to the network, new or again.
+    fn on_sent(&mut self, event: &Sent) {
+        let _ = event;
+    }
+
+    /// One segment was declared lost.
+    fn on_lost(&mut self, event: &Lost) {
+        let _ = event;
+    }
+
+    /// The recovery episode ended: everything outstanding when it began is acknowledged.
+    fn on_recovery_exited(&mut self, event: &RecoveryExited) {
+        let _ = event;
+    }
+
+    /// The latest reduction proved spurious: restore the state from before it (RFC 4015 §3).
+    fn on_undo(&mut self, event: &Undo) {
+        let _ = event;
+    }
+
+    /// Nothing was sent for longer than one RTO and transmission is about to resume (RFC 5681 §4.1).
+    ///
+    /// Not called when [slow start after idle](crate::ConfigBuilder::slow_start_after_idle) is off.
+    fn on_idle_restart(&mut self, event: &IdleRestart) {
+        let _ = event;
+    }
+
+    /// The effective send MSS changed to `mss` bytes.
+    fn on_mss_changed(&mut self, mss: u64) {
+        let _ = mss;
+    }
+
+    /// Returns the congestion window in bytes (RFC 5681 §2).
+    fn cwnd(&self) -> u64;
+
+    /// Returns the slow-start threshold in bytes, `u64::MAX` while none is set (RFC 5681 §3.1).
+    fn ssthresh(&self) -> u64;
+
+    /// Returns the rate at which departures are spaced, in bytes per second, or `None` to send as
+    /// the window allows. Zero is taken as one segment per second.
+    fn pacing_rate(&self) -> Option<u64> {
+        None
+    }
+
+    /// Says whether the core's proportional rate reduction (RFC 9937) governs recovery.
+    ///
+    /// False for a controller that sets its own window during recovery, for example one that is
+    /// based on a model of the path.
+    fn uses_prr(&self) -> bool {
+        true
+    }
+}
+
+/// What a controller is told when it is made.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct ControllerParams {
+    /// When the connection was established.
+    pub now: Timestamp,
+    /// Effective send MSS in bytes, options subtracted.
+    pub mss: u64,
+    /// Initial window in bytes (RFC 6928), 1 `mss` if a SYN was lost.
+    pub initial_window: u64,
+    /// The handshake's RTT sample, if one was taken.
+    pub initial_rtt: Option<Duration>,
+}
+
+/// The state of the RTT estimator when an event was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RttSnapshot {
+    /// This ACK's own sample; `None` if it gave none (Karn's rule, RFC 6298 §3).
+    pub sample: Option<Duration>,
+    /// Smoothed RTT, zero before the first sample.
+    pub srtt: Duration,
+    /// Smallest sample of the connection, zero before the first one.
+    pub min_rtt: Duration,
+}
+
+/// A delivery-rate sample in the sense of draft-ietf-ccwg-bbr §4.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateSample {
+    /// Bytes delivered over `interval`.
+    pub delivered: u64,
+    /// The longer of the send and the ACK interval; never zero.
+    pub interval: Duration,
+    /// Total bytes delivered on the connection when the sampled segment was sent.
+    pub prior_delivered: u64,
+    /// Bytes in flight right after the sampled segment was sent.
+    pub tx_in_flight: u64,
+    /// Total bytes lost on the connection when the sampled segment was sent.
+    pub prior_lost: u64,
+    /// Whether the application, not the network, limited the rate.
+    pub is_app_limited: bool,
+}
+
+impl RateSample {
+    /// Returns the rate in bytes per second.
+    pub fn bytes_per_second(&self) -> u64 {
+        let nanos = self.interval.as_nanos().max(1);
+        u64::try_from(u128::from(self.delivered) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
+    }
+}
+
+/// A segment, or a run of segments of one send, went out.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Sent {
+    /// When.
+    pub now: Timestamp,
+    /// Payload bytes.
+    pub bytes: u64,
+    /// Bytes in flight, this send included ([`pipe`, RFC 6675 §2](Acked::in_flight)).
+    pub in_flight: u64,
+    /// Whether the bytes had been sent before.
+    pub is_retransmit: bool,
+}
+
+/// An ACK that acknowledged something new.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Acked {
+    /// When it arrived.
+    pub now: Timestamp,
+    /// Bytes newly acknowledged cumulatively; may be 0 for a duplicate ACK.
+    pub bytes: u64,
+    /// Bytes newly delivered: acknowledged or SACKed for the first time. Never counts a byte twice.
+    pub delivered: u64,
+    /// Total bytes delivered on the connection, this ACK included.
+    pub total_delivered: u64,
+    /// Total bytes declared lost on the connection.
+    pub total_lost: u64,
+    /// RTT estimator after this ACK.
+    pub rtt: RttSnapshot,
+    /// Delivery-rate sample, if this ACK gave a valid one.
+    pub rate: Option<RateSample>,
+    /// Bytes estimated in the network before this ACK (`pipe`, RFC 6675 §2).
+    pub prior_in_flight: u64,
+    /// Bytes estimated in the network after it.
+    pub in_flight: u64,
+    /// Whether the window was full when the acknowledged data was sent. If not, the application was the
+    /// limit and the window must not grow (RFC 7661 §4.1).
+    pub is_cwnd_limited: bool,
+    /// Whether the core is in a recovery episode (after this ACK was processed).
+    pub in_recovery: bool,
+    /// Whether it carried a congestion echo that is not yet answered; false while ECN is not negotiated.
+    pub ecn_echo: bool,
+}
+
+/// One segment was declared lost.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Lost {
+    /// When.
+    pub now: Timestamp,
+    /// Its payload bytes.
+    pub bytes: u64,
+    /// When it was last sent.
+    pub sent_at: Timestamp,
+    /// Bytes in flight right after it was sent.
+    pub tx_in_flight: u64,
+    /// Total bytes delivered on the connection when it was sent.
+    pub prior_delivered: u64,
+    /// Total bytes lost on the connection when it was sent.
+    pub prior_lost: u64,
+    /// Whether the application limited the rate when it was sent.
+    pub is_app_limited: bool,
+    /// Total bytes declared lost on the connection, this segment included.
+    pub total_lost: u64,
+}
+
+/// A recovery episode begins.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct RecoveryEntered {
+    /// When.
+    pub now: Timestamp,
+    /// Bytes sent and not cumulatively acknowledged (RFC 5681 §2).
+    pub flight_size: u64,
+    /// Bytes estimated in the network, losses subtracted (`pipe`, RFC 6675 §2).
+    pub in_flight: u64,
+    /// Whether an ECN echo and not a loss is the reason.
+    pub by_ecn: bool,
+}
+
+/// A recovery episode ended.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct RecoveryExited {
+    /// When.
+    pub now: Timestamp,
+    /// Bytes estimated in the network.
+    pub in_flight: u64,
+}
+
+/// The retransmission timer fired.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct TimedOut {
+    /// When.
+    pub now: Timestamp,
+    /// Bytes sent and not cumulatively acknowledged before it fired.
+    pub flight_size: u64,
+    /// How often it has fired in a row for the same data, from 1. Only the first may reduce
+    /// `ssthresh` (RFC 5681 §3.1).
+    pub consecutive: u32,
+}
+
+/// The latest reduction was spurious.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Undo {
+    /// When that was found out.
+    pub now: Timestamp,
+    /// Bytes estimated in the network.
+    pub in_flight: u64,
+    /// Whether a timeout, not a fast recovery, is undone.
+    pub was_timeout: bool,
+}
+
+/// Transmission resumes after an idle period.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct IdleRestart {
+    /// When.
+    pub now: Timestamp,
+    /// How long nothing was sent.
+    pub idle: Duration,
+    /// The retransmission timeout, the unit in which RFC 2861 counts idleness.
+    pub rto: Duration,
+}
+
+/// Makes one controller per connection.
+pub type ControllerFactory =
+    dyn Fn(&ControllerParams) -> Box<dyn CongestionController> + Send + Sync + 'static;
+
+/// Which controller a connection uses.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum CongestionControl {
+    /// RFC 5681 with RFC 6582: slow start, congestion avoidance, fast retransmit and fast recovery.
+    #[default]
+    NewReno,
+    /// The user's own; the factory is called once per connection.
+    Custom(Arc<ControllerFactory>),
+}
+
+impl CongestionControl {
+    /// Wraps a closure that makes a controller for each connection.
+    pub fn custom<C, F>(factory: F) -> Self
+    where
+        C: CongestionController,
+        F: Fn(&ControllerParams) -> C + Send + Sync + 'static,
+    {
+        Self::Custom(Arc::new(move |params| Box::new(factory(params))))
+    }
+
+    /// Makes the controller of one connection.
+    pub fn make(&self, params: &ControllerParams) -> Box<dyn CongestionController> {
+        match self {
+            Self::NewReno => Box::new(NewReno::new(params)),
+            Self::Custom(factory) => factory(params),
+        }
+    }
+}
+
+impl fmt::Debug for CongestionControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NewReno => "NewReno",
+            Self::Custom(_) => "Custom",
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! The sans-IO connection.
+
+mod offset;
+mod state;
+
+pub use self::offset::Offset;
+pub use self::state::State;

@@ -1,0 +1,135 @@
+//! Plain snapshots of what a connection and an endpoint have counted.
+
+use std::time::Duration;
+
+use crate::connection::State;
+
+/// A snapshot of one connection, comparable to Linux's `struct tcp_info`.
+///
+/// Counters start at 0 when the connection is made and never decrease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStats {
+    /// State of RFC 9293 §3.3.2.
+    pub state: State,
+    /// Smoothed RTT (RFC 6298 §2), `None` before the first sample.
+    pub srtt: Option<Duration>,
+    /// RTT variation (RFC 6298 §2), `None` before the first sample.
+    pub rttvar: Option<Duration>,
+    /// Smallest RTT sample, `None` before the first one.
+    pub min_rtt: Option<Duration>,
+    /// Newest RTT sample, `None` before the first one.
+    pub latest_rtt: Option<Duration>,
+    /// Retransmission timeout, back-off included.
+    pub rto: Duration,
+    /// Congestion window in bytes.
+    pub cwnd: u64,
+    /// Slow-start threshold in bytes, `u64::MAX` while none is set.
+    pub ssthresh: u64,
+    /// Bytes sent and not yet acknowledged cumulatively (RFC 5681 §2).
+    pub flight_size: u64,
+    /// Bytes estimated in the network (`pipe`, RFC 6675 §2).
+    pub bytes_in_flight: u64,
+    /// Departure rate in bytes per second, `None` while the controller does not pace.
+    pub pacing_rate: Option<u64>,
+    /// Latest delivery-rate sample in bytes per second, 0 before the first.
+    pub delivery_rate: u64,
+    /// Whether that sample was limited by the application.
+    pub is_app_limited: bool,
+    /// Effective send MSS in bytes, options subtracted.
+    pub mss: usize,
+    /// Largest UDP payload sent, in bytes.
+    pub datagram_size: usize,
+    /// Peer's window in bytes.
+    pub snd_wnd: u64,
+    /// Window that we advertise, in bytes.
+    pub rcv_wnd: u64,
+    /// Bytes written by the application and not yet acknowledged.
+    pub send_buffer_bytes: usize,
+    /// Bytes received, in order, and not yet read by the application.
+    pub receive_buffer_bytes: usize,
+    /// Bytes received out of order.
+    pub out_of_order_bytes: usize,
+    /// Segments sent, of every kind, retransmissions included.
+    pub segments_sent: u64,
+    /// Segments received and accepted by the integrity check.
+    pub segments_received: u64,
+    /// Segments with payload, SYN or FIN that had been sent before.
+    pub segments_retransmitted: u64,
+    /// Segments declared lost.
+    pub segments_lost: u64,
+    /// Segments received whose payload had already arrived.
+    pub segments_duplicate: u64,
+    /// Segments received ahead of `rcv_nxt`.
+    pub segments_out_of_order: u64,
+    /// Payload bytes sent, retransmissions included.
+    pub bytes_sent: u64,
+    /// Payload bytes acknowledged by the peer.
+    pub bytes_acked: u64,
+    /// Payload bytes received in order.
+    pub bytes_received: u64,
+    /// Payload bytes sent again.
+    pub bytes_retransmitted: u64,
+    /// Expiries of the retransmission timer.
+    pub rto_count: u64,
+    /// Entries into fast recovery.
+    pub fast_recovery_count: u64,
+    /// Zero-window probes sent.
+    pub zero_window_probes: u64,
+    /// Keepalive probes sent.
+    pub keepalive_probes: u64,
+    /// Segments dropped because they failed a check of RFC 9293 §3.10.7 or RFC 5961.
+    pub segments_unacceptable: u64,
+    /// Challenge ACKs sent (RFC 5961).
+    pub challenge_acks: u64,
+}
+
+/// A snapshot of one endpoint: what its UDP socket saw and what it dropped, by cause.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointStats {
+    /// Connections that exist now, in any state but TIME-WAIT.
+    pub connections: usize,
+    /// TIME-WAIT records held now.
+    pub time_wait: usize,
+    /// Connections opened by this side since the beginning.
+    pub connections_opened: u64,
+    /// Connections accepted from peers since the beginning.
+    pub connections_accepted: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Bytes of UDP payload received.
+    pub bytes_received: u64,
+    /// Bytes of UDP payload sent.
+    pub bytes_sent: u64,
+    /// Datagrams dropped because they are no segment (too short, bad offset or options).
+    pub dropped_malformed: u64,
+    /// Datagrams dropped because the checksum or CRC did not match.
+    pub dropped_checksum: u64,
+    /// Segments for no connection and no listener.
+    pub dropped_no_connection: u64,
+    /// Segments with the port pair of a live connection from another address.
+    pub dropped_foreign_address: u64,
+    /// SYNs dropped because the backlog, the connection limit or the memory limit was reached.
+    pub dropped_backlog: u64,
+    /// Segments dropped in TIME-WAIT.
+    pub dropped_time_wait: u64,
+    /// RSTs sent for segments that belong to nobody.
+    pub resets_sent: u64,
+    /// RSTs not sent because of the rate limit.
+    pub resets_suppressed: u64,
+    /// SYN-ACKs sent with a cookie instead of state (RFC 4987 §3.6).
+    pub syn_cookies_sent: u64,
+    /// Connections made from a valid cookie.
+    pub syn_cookies_accepted: u64,
+    /// Connections made by `connect` that were refused by ICMP or RST.
+    pub connections_refused: u64,
+    /// ICMP errors received for live connections and only counted (RFC 5927).
+    pub icmp_errors: u64,
+    /// Errors of the datagram transport on sending; the datagram counts as lost.
+    pub transport_send_errors: u64,
+    /// Errors of the datagram transport on receiving.
+    pub transport_receive_errors: u64,
+}

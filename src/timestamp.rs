@@ -1,0 +1,102 @@
+//! The core's own notion of time: nanoseconds since the endpoint began.
+//!
+//! The state machines read no clock; the caller passes `now` in. A 64-bit count of nanoseconds is
+//! small, copies freely, cannot overflow in arithmetic (every operation saturates) and lasts 584
+//! years, so a fuzzer or a simulator may pass any value.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// A point in time: nanoseconds since an origin chosen by the driver, normally the endpoint's start.
+///
+/// Arithmetic saturates at both ends. Timestamps of different endpoints are not comparable.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The origin.
+    pub const ZERO: Self = Self(0);
+    /// The end of time; used for "never".
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// Makes a timestamp from nanoseconds since the origin.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Makes a timestamp from milliseconds since the origin.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis.saturating_mul(1_000_000))
+    }
+
+    /// Returns the nanoseconds since the origin.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the whole milliseconds since the origin.
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+
+    /// Returns the time from `earlier` to `self`, or zero if `earlier` is later.
+    pub const fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(rhs)))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Self;
+
+    fn sub(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(rhs)))
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09}s", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Nanoseconds of a duration, saturating: 584 years is "for ever" here.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_saturates() {
+        assert_eq!(Timestamp::MAX + Duration::from_secs(1), Timestamp::MAX);
+        assert_eq!(Timestamp::ZERO - Duration::from_secs(1), Timestamp::ZERO);
+        assert_eq!(Timestamp::ZERO + Duration::MAX, Timestamp::MAX);
+        assert_eq!(Timestamp::ZERO.saturating_since(Timestamp::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn units_agree() {
+        let t = Timestamp::from_millis(1_500);
+        assert_eq!(t.as_nanos(), 1_500_000_000);
+        assert_eq!((t + Duration::from_micros(999)).as_millis(), 1_500);
+        assert_eq!(t.saturating_since(Timestamp::from_millis(500)), Duration::from_secs(1));
+        assert_eq!(format!("{t}"), "1.500000000s");
+    }
+}

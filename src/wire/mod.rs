@@ -1,0 +1,5 @@
+//! The wire format.
+
+mod seq;
+
+pub use self::seq::SeqNumber;
