@@ -1,9 +1,9 @@
 //! The integrity check of a segment: which one, storing it, verifying it.
 //!
 //! Two checks exist. The Internet checksum (RFC 1071) stands in the checksum field and covers the
-//! whole segment without a pseudo-header: a NAT rewrites addresses, and the UDP checksum below covers
-//! them. CRC-32C (see `crc`) takes the checksum field and the urgent pointer together. Which one a
-//! segment carries was agreed in the handshake; nothing in the segment itself tells.
+//! whole segment without a pseudo-header: a NAT rewrites addresses, and the UDP checksum below
+//! covers them. CRC-32C (see `crc`) takes the checksum field and the urgent pointer together. Which
+//! one a segment carries was agreed in the handshake; nothing in the segment itself tells.
 
 use super::HEADER_LEN;
 use super::crc::{crc32c, crc32c_with_field_zero};
@@ -23,8 +23,8 @@ pub enum Integrity {
 /// Computes the check over the whole of `segment` (header, options, payload) and stores it.
 ///
 /// What stood in its place before does not matter. With [`Integrity::Sum`] the urgent pointer is an
-/// ordinary field and stays as it is; `Header::encode` leaves it zero. A slice too short for a header
-/// is left alone.
+/// ordinary field and stays as it is; `Header::encode` leaves it zero. A slice too short for a
+/// header is left alone.
 pub fn seal(segment: &mut [u8], integrity: Integrity) {
     if segment.len() < HEADER_LEN {
         return;
@@ -84,16 +84,18 @@ fn ones_complement_sum(bytes: &[u8]) -> u16 {
             *lane = lane.wrapping_add(u64::from(u32::from_ne_bytes(*word)));
         }
     }
+    let mut sum = lanes.into_iter().fold(0, u64::wrapping_add);
     let (words, last) = tail.as_chunks::<4>();
-    for (lane, word) in lanes.iter_mut().zip(words) {
-        *lane = lane.wrapping_add(u64::from(u32::from_ne_bytes(*word)));
+    for word in words {
+        sum = sum.wrapping_add(u64::from(u32::from_ne_bytes(*word)));
     }
-    let mut padded = [0; 4];
-    for (to, from) in padded.iter_mut().zip(last) {
-        *to = *from;
-    }
-    let last = u64::from(u32::from_ne_bytes(padded));
-    let sum = lanes.into_iter().fold(last, u64::wrapping_add);
+    let last = match *last {
+        [] => [0; 4],
+        [a] => [a, 0, 0, 0],
+        [a, b] => [a, b, 0, 0],
+        [a, b, c, ..] => [a, b, c, 0],
+    };
+    let sum = sum.wrapping_add(u64::from(u32::from_ne_bytes(last)));
     u16::from_be(fold(sum))
 }
 

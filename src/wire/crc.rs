@@ -3,7 +3,7 @@
 //! The polynomial, the reflection, the initial value and the final inversion are those of RFC 9260,
 //! appendix A, and RFC 3720 §12.1. The four bytes `checksum || urgent pointer` hold the result
 //! big-endian, and count as zero while it is computed. What the sum misses and this finds: swapped
-//! 16-bit words, and every error of up to five bits in a segment of usual size.
+//! 16-bit words, and every error of two or three bits in a datagram of any size.
 
 use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
 

@@ -1,10 +1,10 @@
 //! Options: what stands between the fixed header and the payload.
 //!
-//! Known are MSS, window scale, SACK permitted, SACK, timestamps and one extension of our own under an
-//! experimental kind. Decoding takes them in any order and with any padding; of an option that occurs
-//! twice the last one counts. Encoding always produces one layout, in groups of four bytes, which is
-//! Linux's with the extension behind it. Which options mean something in which segment is the
-//! connection's business.
+//! Known are MSS, window scale, SACK permitted, SACK, timestamps and one extension of our own under
+//! an experimental kind. Decoding takes them in any order and with any padding; of an option that
+//! occurs twice the last one counts. Encoding always produces one layout, in groups of four bytes,
+//! which is Linux's with the extension behind it. Which options mean something in which segment is
+//! the connection's business.
 //!
 //! RFC 9293 §3.1 and §3.2, RFC 7323, RFC 2018, RFC 6994.
 
@@ -31,7 +31,7 @@ mod kind {
     pub(super) const SACK_PERMITTED: u8 = 4;
     pub(super) const SACK: u8 = 5;
     pub(super) const TIMESTAMPS: u8 = 8;
-    // RFC 4727 §2.2, RFC 6994: shared by experiments, told apart by the identifier that follows.
+    // RFC 6994 §3: shared by experiments, told apart by the identifier that follows.
     pub(super) const EXPERIMENT: u8 = 254;
 }
 
@@ -42,7 +42,7 @@ const EXPERIMENT_ID: [u8; 2] = *b"RU";
 /// The timestamps option (RFC 7323 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timestamps {
-    /// The sender's clock, in milliseconds since an origin of its own.
+    /// The sender's clock, in ticks and since an origin of its own choosing (RFC 7323 §5.4).
     pub tsval: u32,
     /// The `tsval` that the sender echoes; significant if ACK is set.
     pub tsecr: u32,
@@ -307,14 +307,15 @@ impl Options {
 
     /// Decodes the bytes between fixed header and payload.
     ///
-    /// Unknown options are skipped by their length. So are known ones whose length is not theirs: the
-    /// length still says where the next one begins, and losing one option harms less than losing
-    /// the segment.
+    /// Unknown options are skipped by their length. So are known ones whose length is not theirs:
+    /// the length still says where the next one begins, and losing one option harms less than
+    /// losing the segment.
     ///
     /// # Errors
     ///
     /// [`DecodeError::BadOptionLength`] if a length is below 2 or leads out of `bytes`.
-    // RFC 9293 §3.2, MUST-6: ignore options not implemented; MUST-7: be prepared for an illegal length.
+    // RFC 9293 §3.2, MUST-6: ignore options not implemented; MUST-7: be prepared for an illegal
+    // length.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut options = Self::default();
         // The layout of nearly every segment: RFC 7323, appendix A.

@@ -1,8 +1,8 @@
 //! `Segment` and `Header`: decode by borrowing, encode into the caller's slice.
 //!
-//! Decoding is total: any bytes give a segment or a reason to drop them, without a panic and without
-//! an allocation. It does not look at the integrity check; which one must hold is known only to
-//! whom the ports lead to (RFC 9293 §3.1; see `checksum`).
+//! Decoding is total: any bytes give a segment or a reason to drop them, without a panic and
+//! without an allocation. It does not look at the integrity check; which one must hold is known
+//! only to whom the ports lead to (RFC 9293 §3.1; see `checksum`).
 
 use super::checksum::{Integrity, holds};
 use super::error::DecodeError;
@@ -42,8 +42,8 @@ impl Header {
     /// Writes header and options to the front of `buf` and returns their length in bytes. The
     /// integrity field is zero until `seal` is called on the whole segment.
     ///
-    /// `None` if `buf` is too short or the options take more than [`MAX_OPTIONS_LEN`] bytes; `buf` may
-    /// then have been written to.
+    /// `None` if `buf` is too short or the options take more than [`MAX_OPTIONS_LEN`] bytes; `buf`
+    /// may then have been written to.
     pub fn encode(&self, buf: &mut [u8]) -> Option<usize> {
         let options_len = self.options.encoded_len();
         if options_len > MAX_OPTIONS_LEN {
@@ -89,7 +89,8 @@ impl<'a> Segment<'a> {
     ///
     /// # Errors
     ///
-    /// A [`DecodeError`] if the datagram does not hold a whole header or an option's length is illegal.
+    /// A [`DecodeError`] if the datagram does not hold a whole header or an option's length is
+    /// illegal.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, DecodeError> {
         let (fixed, behind) = datagram
             .split_first_chunk::<HEADER_LEN>()
@@ -164,15 +165,15 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// Returns source and destination port of a datagram, of which the front suffices: what ICMP quotes is
-/// cut off. `None` if even the ports are missing.
+/// Returns source and destination port of a datagram, of which the front suffices: what ICMP quotes
+/// is cut off. `None` if even the ports are missing.
 pub fn peek_ports(datagram: &[u8]) -> Option<(u16, u16)> {
     let &[s0, s1, d0, d1] = datagram.first_chunk()?;
     Some((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
 }
 
-/// Returns the sequence number of a datagram, of which the first 8 bytes suffice. `None` if it is cut
-/// off before.
+/// Returns the sequence number of a datagram, of which the first 8 bytes suffice. `None` if it is
+/// cut off before.
 pub fn peek_seq(datagram: &[u8]) -> Option<SeqNumber> {
     let &[_, _, _, _, q0, q1, q2, q3] = datagram.first_chunk()?;
     Some(SeqNumber::new(u32::from_be_bytes([q0, q1, q2, q3])))

@@ -9,8 +9,9 @@ use std::ops::Add;
 /// A sequence number, or an acknowledgment number, as it stands in a segment.
 ///
 /// Order is serial (RFC 1982 §3.2): of two numbers less than 2^31 apart, the one from which a short
-/// way up leads to the other comes first. This relation is not transitive, so the type is not `Ord`.
-/// At a distance of exactly 2^31, which RFC 1982 leaves undefined, neither number precedes the other.
+/// way up leads to the other comes first. This relation is not transitive, so the type is not
+/// `Ord`. At a distance of exactly 2^31, which RFC 1982 leaves undefined, neither number precedes
+/// the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SeqNumber(u32);
 
