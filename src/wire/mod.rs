@@ -36,7 +36,7 @@
 //! | 4 | 2 | SACK permitted | |
 //! | 5 | 8 n + 2 | SACK | n = 1 to 4 times left edge, right edge, 4 bytes each |
 //! | 8 | 10 | timestamps | `tsval`, `tsecr`, 4 bytes each |
-//! | 254 | 8 or 16 | extension | `RU`, version, features (2 bytes), ACK delay in ms, token (8 bytes) |
+//! | 254 | 8 or 16 | extension | `RU`, version, features (2), ACK delay in ms, token (0 or 8) |
 
 // Lints that would be too much elsewhere: everything here is read from the network.
 #![cfg_attr(
@@ -60,6 +60,8 @@ mod fuzz;
 mod option;
 mod segment;
 mod seq;
+#[cfg(test)]
+mod tests;
 
 pub use self::checksum::{Integrity, seal};
 pub use self::error::DecodeError;
