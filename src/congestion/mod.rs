@@ -11,7 +11,8 @@
 //! 1. [`on_lost`] once for each segment that this ACK showed to be lost;
 //! 2. [`on_recovery_entered`] if that began a recovery episode (never twice within one episode);
 //! 3. [`on_undo`] if the ACK proved an earlier reduction spurious;
-//! 4. [`on_acked`], exactly once if the ACK newly acknowledged or SACKed bytes, or carried an ECN echo;
+//! 4. [`on_acked`], exactly once if the ACK newly acknowledged bytes, cumulatively or by SACK, or
+//!    carried an ECN echo;
 //! 5. [`on_recovery_exited`] if it ended the episode.
 //!
 //! [`on_timeout`] is called when the retransmission timer fires, after [`on_lost`] for what it
@@ -23,6 +24,43 @@
 //! Loss detection, retransmission, the RTT estimate, limited transmit, flow control, the retransmission timer and
 //! proportional rate reduction (RFC 9937). While the core is in recovery and [`uses_prr`] is true, the amount sent is
 //! PRR's, and the controller's `cwnd` should already be its target for the end of the episode.
+//!
+//! # Writing one
+//!
+//! Implement [`CongestionController`] and hand it over with [`CongestionControl::custom`]. The event
+//! structs may gain fields; to make one in a test, call its `new` and set the fields that matter.
+//! With the feature `sim`, the module `conformance` holds every controller, built in or not,
+//! against the rules of RFC 5681.
+//!
+//! ```
+//! use reliable_udp::congestion::{
+//!     Acked, CongestionControl, CongestionController, RecoveryEntered, TimedOut,
+//! };
+//!
+//! /// Never has more than one segment in flight.
+//! #[derive(Debug)]
+//! struct StopAndWait {
+//!     mss: u64,
+//! }
+//!
+//! impl CongestionController for StopAndWait {
+//!     fn on_acked(&mut self, _event: &Acked) {}
+//!     fn on_recovery_entered(&mut self, _event: &RecoveryEntered) {}
+//!     fn on_timeout(&mut self, _event: &TimedOut) {}
+//!     fn on_mss_changed(&mut self, mss: u64) {
+//!         self.mss = mss;
+//!     }
+//!     fn cwnd(&self) -> u64 {
+//!         self.mss
+//!     }
+//!     fn ssthresh(&self) -> u64 {
+//!         u64::MAX
+//!     }
+//! }
+//!
+//! let control = CongestionControl::custom(|params| StopAndWait { mss: params.mss });
+//! # let _ = control;
+//! ```
 //!
 //! [`cwnd`]: CongestionController::cwnd
 //! [`ssthresh`]: CongestionController::ssthresh
@@ -36,6 +74,8 @@
 //! [`on_timeout`]: CongestionController::on_timeout
 //! [`on_sent`]: CongestionController::on_sent
 
+#[cfg(any(test, feature = "sim"))]
+pub mod conformance;
 mod new_reno;
 
 use std::fmt;
@@ -128,6 +168,18 @@ pub struct ControllerParams {
     pub initial_rtt: Option<Duration>,
 }
 
+impl ControllerParams {
+    /// Describes a connection established at `now`, without an RTT sample.
+    pub fn new(now: Timestamp, mss: u64, initial_window: u64) -> Self {
+        Self {
+            now,
+            mss,
+            initial_window,
+            initial_rtt: None,
+        }
+    }
+}
+
 /// The state of the RTT estimator when an event was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -138,6 +190,17 @@ pub struct RttSnapshot {
     pub srtt: Duration,
     /// Smallest sample of the connection, zero before the first one.
     pub min_rtt: Duration,
+}
+
+impl RttSnapshot {
+    /// Describes the estimator after `sample`, the latest of samples whose smallest is `min_rtt`.
+    pub fn new(sample: Option<Duration>, srtt: Duration, min_rtt: Duration) -> Self {
+        Self {
+            sample,
+            srtt,
+            min_rtt,
+        }
+    }
 }
 
 /// A delivery-rate sample in the sense of draft-ietf-ccwg-bbr §4.1.
@@ -159,6 +222,19 @@ pub struct RateSample {
 }
 
 impl RateSample {
+    /// Describes `delivered` bytes over `interval` (at least 1 ns is assumed), not limited by the
+    /// application; the fields taken at sending are 0.
+    pub fn new(delivered: u64, interval: Duration) -> Self {
+        Self {
+            delivered,
+            interval: interval.max(Duration::from_nanos(1)),
+            prior_delivered: 0,
+            tx_in_flight: 0,
+            prior_lost: 0,
+            is_app_limited: false,
+        }
+    }
+
     /// Returns the rate in bytes per second.
     pub fn bytes_per_second(&self) -> u64 {
         let nanos = self.interval.as_nanos().max(1);
@@ -180,6 +256,18 @@ pub struct Sent {
     pub is_retransmit: bool,
 }
 
+impl Sent {
+    /// Describes `bytes` sent for the first time, with `in_flight` bytes in the network afterwards.
+    pub fn new(now: Timestamp, bytes: u64, in_flight: u64) -> Self {
+        Self {
+            now,
+            bytes,
+            in_flight,
+            is_retransmit: false,
+        }
+    }
+}
+
 /// An ACK that acknowledged something new.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -188,7 +276,7 @@ pub struct Acked {
     pub now: Timestamp,
     /// Bytes newly acknowledged cumulatively; may be 0 for a duplicate ACK.
     pub bytes: u64,
-    /// Bytes newly delivered: acknowledged or SACKed for the first time. Never counts a byte twice.
+    /// Bytes newly delivered: acknowledged cumulatively or by SACK for the first time. Never counts a byte twice.
     pub delivered: u64,
     /// Total bytes delivered on the connection, this ACK included.
     pub total_delivered: u64,
@@ -203,12 +291,36 @@ pub struct Acked {
     /// Bytes estimated in the network after it.
     pub in_flight: u64,
     /// Whether the window was full when the acknowledged data was sent. If not, the application was the
-    /// limit and the window must not grow (RFC 7661 §4.1).
+    /// limit and the window must not grow (RFC 7661 §4).
     pub is_cwnd_limited: bool,
     /// Whether the core is in a recovery episode (after this ACK was processed).
     pub in_recovery: bool,
     /// Whether it carried a congestion echo that is not yet answered; false while ECN is not negotiated.
     pub ecn_echo: bool,
+}
+
+impl Acked {
+    /// Describes an ordinary ACK: `bytes` newly acknowledged, all of them newly delivered, of a window
+    /// that was full, outside recovery.
+    ///
+    /// `in_flight` is what remains in the network. The totals are `bytes` and 0, there is no RTT or
+    /// rate sample and no ECN echo, until the fields are set.
+    pub fn new(now: Timestamp, bytes: u64, in_flight: u64) -> Self {
+        Self {
+            now,
+            bytes,
+            delivered: bytes,
+            total_delivered: bytes,
+            total_lost: 0,
+            rtt: RttSnapshot::default(),
+            rate: None,
+            prior_in_flight: in_flight.saturating_add(bytes),
+            in_flight,
+            is_cwnd_limited: true,
+            in_recovery: false,
+            ecn_echo: false,
+        }
+    }
 }
 
 /// One segment was declared lost.
@@ -233,6 +345,24 @@ pub struct Lost {
     pub total_lost: u64,
 }
 
+impl Lost {
+    /// Describes the loss of `bytes` sent at `sent_at`, the first of the connection.
+    ///
+    /// The other fields taken at sending are 0 and false until they are set.
+    pub fn new(now: Timestamp, bytes: u64, sent_at: Timestamp) -> Self {
+        Self {
+            now,
+            bytes,
+            sent_at,
+            tx_in_flight: 0,
+            prior_delivered: 0,
+            prior_lost: 0,
+            is_app_limited: false,
+            total_lost: bytes,
+        }
+    }
+}
+
 /// A recovery episode begins.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -247,6 +377,18 @@ pub struct RecoveryEntered {
     pub by_ecn: bool,
 }
 
+impl RecoveryEntered {
+    /// Describes an episode begun by a loss.
+    pub fn new(now: Timestamp, flight_size: u64, in_flight: u64) -> Self {
+        Self {
+            now,
+            flight_size,
+            in_flight,
+            by_ecn: false,
+        }
+    }
+}
+
 /// A recovery episode ended.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -255,6 +397,13 @@ pub struct RecoveryExited {
     pub now: Timestamp,
     /// Bytes estimated in the network.
     pub in_flight: u64,
+}
+
+impl RecoveryExited {
+    /// Describes the end of an episode.
+    pub fn new(now: Timestamp, in_flight: u64) -> Self {
+        Self { now, in_flight }
+    }
 }
 
 /// The retransmission timer fired.
@@ -270,6 +419,17 @@ pub struct TimedOut {
     pub consecutive: u32,
 }
 
+impl TimedOut {
+    /// Describes the `consecutive`-th expiry in a row, counted from 1.
+    pub fn new(now: Timestamp, flight_size: u64, consecutive: u32) -> Self {
+        Self {
+            now,
+            flight_size,
+            consecutive,
+        }
+    }
+}
+
 /// The latest reduction was spurious.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -282,6 +442,17 @@ pub struct Undo {
     pub was_timeout: bool,
 }
 
+impl Undo {
+    /// Describes a spurious fast recovery; set `was_timeout` for a spurious timeout.
+    pub fn new(now: Timestamp, in_flight: u64) -> Self {
+        Self {
+            now,
+            in_flight,
+            was_timeout: false,
+        }
+    }
+}
+
 /// Transmission resumes after an idle period.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -292,6 +463,13 @@ pub struct IdleRestart {
     pub idle: Duration,
     /// The retransmission timeout, the unit in which RFC 2861 counts idleness.
     pub rto: Duration,
+}
+
+impl IdleRestart {
+    /// Describes the end of an idle period of length `idle`.
+    pub fn new(now: Timestamp, idle: Duration, rto: Duration) -> Self {
+        Self { now, idle, rto }
+    }
 }
 
 /// Makes one controller per connection.
