@@ -1,6 +1,7 @@
 //! The sans-IO connection.
 
 mod offset;
+mod receiver;
 mod state;
 
 pub use self::offset::Offset;

@@ -1,0 +1,380 @@
+//! When to acknowledge, and which SACK blocks to report.
+//!
+//! RFC 9293 §3.8.6.3 and RFC 5681 §4.2: an ACK for at least every second full-sized segment, after a
+//! bounded delay otherwise, and at once for what is out of order or fills a gap. RFC 2018 §4: the
+//! blocks that an ACK reports, newest first. RFC 2883 §4: a duplicate is reported in the first block.
+//!
+//! Every out-of-order or duplicate segment is owed an ACK of its own, since the peer counts them and
+//! learns from each; what such an ACK says is fixed when the segment arrives (a snapshot) and waits
+//! in a bounded queue. In-order segments only make one ACK due. Segments of a batch are processed
+//! before any output, so that a batch in order causes a single ACK.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::connection::offset::Offset;
+use crate::connection::range_set::RangeSet;
+use crate::timestamp::Timestamp;
+
+/// Most snapshots that wait; beyond it the oldest are dropped.
+const MAX_SNAPSHOTS: usize = 256;
+/// Snapshots that an empty queue may keep room for.
+const IDLE_SNAPSHOTS: usize = 16;
+/// Full-sized segments acknowledged at once at the start and after idling: enough for the peer's slow
+/// start to leave the initial window of 10 (RFC 6928).
+const QUICK_ACKS: u8 = 16;
+/// Pause after which the peer may be in slow start again: no RTO, after which it would restart
+/// (RFC 5681 §4.1), is commonly shorter.
+const IDLE: Duration = Duration::from_millis(200);
+/// Segments below the default MSS (RFC 9293 §3.7.1) do not show that the peer's MSS has shrunk.
+const DEFAULT_MSS: usize = 536;
+
+/// Up to four ranges, as many as the SACK option can hold (RFC 2018 §3).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SackRanges {
+    ranges: [Range<Offset>; Self::MAX],
+    len: usize,
+}
+
+impl SackRanges {
+    /// Most ranges held.
+    pub const MAX: usize = 4;
+
+    /// Appends a range; returns false if there is no room.
+    pub fn push(&mut self, range: Range<Offset>) -> bool {
+        let Some(slot) = self.ranges.get_mut(self.len) else {
+            return false;
+        };
+        *slot = range;
+        self.len += 1;
+        true
+    }
+
+    /// Returns the ranges in the order in which they are to be sent.
+    pub fn as_slice(&self) -> &[Range<Offset>] {
+        self.ranges.get(..self.len).unwrap_or_default()
+    }
+
+    /// Number of ranges.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no range.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.len == Self::MAX
+    }
+}
+
+/// What one ACK says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AckReport {
+    /// Acknowledgment number.
+    pub rcv_nxt: Offset,
+    /// Ranges received out of order, newest first; none without SACK.
+    pub sack: SackRanges,
+    /// Whether the first range is a duplicate (RFC 2883 §4).
+    pub has_dsack: bool,
+}
+
+impl AckReport {
+    /// Moves the acknowledgment number up to `ack` and drops the ranges that it has reached: below it
+    /// the peer would take the first for a duplicate.
+    fn raise_to(&mut self, ack: Offset) {
+        let old = std::mem::take(&mut self.sack);
+        let dsack = usize::from(self.has_dsack);
+        for (index, range) in old.as_slice().iter().enumerate() {
+            if index < dsack || range.start > ack {
+                self.sack.push(range.clone());
+            }
+        }
+        self.rcv_nxt = ack;
+    }
+}
+
+/// The acknowledgment state.
+///
+/// Invariants:
+/// - at most [`MAX_SNAPSHOTS`] snapshots, whose `rcv_nxt` never decrease;
+/// - there is a deadline, or an ACK is due, whenever in-order bytes are not acknowledged;
+/// - no report's `rcv_nxt` is below `highest_reported`.
+#[derive(Debug)]
+pub(super) struct AckPolicy {
+    delay: Duration,
+    is_sack_enabled: bool,
+    snapshots: VecDeque<AckReport>,
+    recent: RecentBlocks,
+    /// One ACK of the present state is owed at once.
+    is_due: bool,
+    deadline: Option<Timestamp>,
+    unacked_bytes: usize,
+    unacked_full: u8,
+    quick_acks: u8,
+    last_arrival: Timestamp,
+    /// Estimate of the peer's full-sized segment, in bytes.
+    segment_size: usize,
+    last_len: usize,
+    /// Number of the report handed out last, until [`on_ack_sent`](Self::on_ack_sent).
+    reported: Option<Offset>,
+    highest_reported: Offset,
+}
+
+impl AckPolicy {
+    pub(super) fn new(delay: Duration) -> Self {
+        Self {
+            delay,
+            is_sack_enabled: false,
+            snapshots: VecDeque::new(),
+            recent: RecentBlocks::default(),
+            is_due: false,
+            deadline: None,
+            unacked_bytes: 0,
+            unacked_full: 0,
+            quick_acks: QUICK_ACKS,
+            last_arrival: Timestamp::ZERO,
+            segment_size: 0,
+            last_len: 0,
+            reported: None,
+            highest_reported: Offset::ZERO,
+        }
+    }
+
+    pub(super) fn set_sack(&mut self, enabled: bool) {
+        self.is_sack_enabled = enabled;
+    }
+
+    pub(super) fn segment_size(&self) -> usize {
+        self.segment_size
+    }
+
+    /// A segment with `len` bytes of new payload arrived in order, and no gap is open.
+    pub(super) fn on_in_order(&mut self, now: Timestamp, len: usize) {
+        let is_full = self.observe(now, len);
+        self.unacked_bytes = self.unacked_bytes.saturating_add(len);
+        if is_full {
+            self.unacked_full = self.unacked_full.saturating_add(1);
+            if self.quick_acks > 0 {
+                self.quick_acks -= 1;
+                self.is_due = true;
+            }
+        }
+        // RFC 5681 §4.2: at least every second full-sized segment.
+        if self.unacked_full >= 2
+            || self.unacked_bytes / 2 >= self.segment_size
+            || self.delay.is_zero()
+        {
+            self.is_due = true;
+        }
+        if self.deadline.is_none() && !self.is_due {
+            self.deadline = Some(now + self.delay);
+        }
+    }
+
+    /// One ACK of the present state is owed at once.
+    pub(super) fn demand(&mut self) {
+        self.is_due = true;
+    }
+
+    /// Out-of-order bytes at `at` arrived, or arrived again: their block is the newest.
+    pub(super) fn touch(&mut self, at: Offset, rcv_nxt: Offset, ranges: &RangeSet) {
+        if let Some(block) = ranges.range_containing(at) {
+            self.recent.touch(at, &block, rcv_nxt);
+        }
+    }
+
+    /// Queues an ACK that says what is true now, with `duplicate` in the first block.
+    pub(super) fn snapshot(
+        &mut self,
+        rcv_nxt: Offset,
+        duplicate: Option<Range<Offset>>,
+        ranges: &RangeSet,
+    ) {
+        if self.snapshots.len() >= MAX_SNAPSHOTS {
+            self.snapshots.pop_front();
+        }
+        self.snapshots
+            .push_back(self.report(rcv_nxt, duplicate, ranges));
+        // It leaves at once and says all that one ACK of the present state would.
+        self.settle();
+    }
+
+    /// Whether an ACK has to leave now.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.is_due
+            || !self.snapshots.is_empty()
+            || self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        self.deadline
+    }
+
+    /// ACKs that are owed at once.
+    pub(super) fn pending(&self) -> usize {
+        self.snapshots.len() + usize::from(self.is_due)
+    }
+
+    /// Returns the oldest snapshot, or the present state if none waits.
+    pub(super) fn next(&mut self, rcv_nxt: Offset, ranges: &RangeSet) -> AckReport {
+        let mut report = if let Some(snapshot) = self.snapshots.pop_front() {
+            if self.snapshots.is_empty() && self.snapshots.capacity() > IDLE_SNAPSHOTS {
+                self.snapshots = VecDeque::new();
+            }
+            snapshot
+        } else {
+            self.report(rcv_nxt, None, ranges)
+        };
+        if report.rcv_nxt < self.highest_reported {
+            report.raise_to(self.highest_reported);
+        }
+        self.highest_reported = report.rcv_nxt;
+        self.reported = Some(report.rcv_nxt);
+        report
+    }
+
+    /// A segment with the report handed out last, or with the present `rcv_nxt`, left. One that says
+    /// less than the present settles nothing else.
+    pub(super) fn on_sent(&mut self, rcv_nxt: Offset) {
+        let acked = self.reported.take().unwrap_or(rcv_nxt);
+        self.highest_reported = self.highest_reported.max(acked);
+        if acked == rcv_nxt {
+            self.settle();
+        }
+    }
+
+    /// Bytes of memory held by the snapshots.
+    pub(super) fn memory(&self) -> usize {
+        self.snapshots.capacity() * size_of::<AckReport>()
+    }
+
+    /// Learns from the size of a segment, and returns whether it is full-sized.
+    fn observe(&mut self, now: Timestamp, len: usize) -> bool {
+        if now.saturating_since(self.last_arrival) >= IDLE {
+            self.quick_acks = QUICK_ACKS;
+        }
+        self.last_arrival = now;
+        // Two equal segments in a row that are smaller than the estimate: the path's MTU has shrunk.
+        let has_shrunk = len == self.last_len && len >= DEFAULT_MSS;
+        self.last_len = len;
+        let is_full = len >= self.segment_size || has_shrunk;
+        if is_full {
+            self.segment_size = len;
+        }
+        is_full
+    }
+
+    /// All that has arrived in order is acknowledged, or about to be.
+    fn settle(&mut self) {
+        self.is_due = false;
+        self.deadline = None;
+        self.unacked_bytes = 0;
+        self.unacked_full = 0;
+    }
+
+    /// RFC 2883 §4: the duplicate first, then the block that contains it; RFC 2018 §4: the block that
+    /// the newest segment belongs to, then those reported most recently, as many as there is room for.
+    fn report(
+        &self,
+        rcv_nxt: Offset,
+        duplicate: Option<Range<Offset>>,
+        ranges: &RangeSet,
+    ) -> AckReport {
+        let mut sack = SackRanges::default();
+        if !self.is_sack_enabled {
+            return AckReport {
+                rcv_nxt,
+                sack,
+                has_dsack: false,
+            };
+        }
+        let has_dsack = duplicate.is_some_and(|duplicate| sack.push(duplicate));
+        if !ranges.is_empty() {
+            let dsack = usize::from(has_dsack);
+            let recent = self
+                .recent
+                .iter()
+                .filter_map(|at| ranges.range_containing(at));
+            for block in recent.chain(ranges.iter()) {
+                if sack.is_full() {
+                    break;
+                }
+                if !sack
+                    .as_slice()
+                    .iter()
+                    .skip(dsack)
+                    .any(|held| held.start == block.start)
+                {
+                    sack.push(block);
+                }
+            }
+        }
+        AckReport {
+            rcv_nxt,
+            sack,
+            has_dsack,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn end_quick_acks(&mut self) {
+        self.quick_acks = 0;
+    }
+
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
+    pub(super) fn check_invariants(&self, rcv_nxt: Offset) {
+        assert!(
+            self.snapshots.len() <= MAX_SNAPSHOTS,
+            "{} snapshots",
+            self.snapshots.len()
+        );
+        assert!(
+            self.snapshots
+                .iter()
+                .is_sorted_by_key(|snapshot| snapshot.rcv_nxt)
+        );
+        assert!(
+            self.snapshots
+                .iter()
+                .all(|snapshot| snapshot.rcv_nxt <= rcv_nxt)
+        );
+        assert!(
+            self.unacked_bytes == 0 || self.is_due || self.deadline.is_some(),
+            "no ACK planned"
+        );
+        assert!(self.highest_reported <= rcv_nxt);
+    }
+}
+
+/// Which blocks were reported lately: a position inside each, newest first.
+///
+/// A few more than an ACK can report, since some merge or become readable.
+#[derive(Debug, Default)]
+struct RecentBlocks {
+    at: [Offset; Self::MAX],
+    len: usize,
+}
+
+impl RecentBlocks {
+    const MAX: usize = 8;
+
+    fn iter(&self) -> impl Iterator<Item = Offset> {
+        self.at.iter().copied().take(self.len)
+    }
+
+    /// Puts `at`, a position in `block`, first; forgets positions below `rcv_nxt` and others in `block`.
+    fn touch(&mut self, at: Offset, block: &Range<Offset>, rcv_nxt: Offset) {
+        let old = std::mem::take(self);
+        let kept = old
+            .iter()
+            .filter(|other| *other > rcv_nxt && !block.contains(other));
+        for (slot, position) in self.at.iter_mut().zip([at].into_iter().chain(kept)) {
+            *slot = position;
+            self.len += 1;
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! `ReceiveQueue`: in-order bytes that the application has not read yet.
+//!
+//! Large payloads are queued as slices of the datagram that they arrived in, so that a caller who
+//! takes [`Bytes`] gets them without a copy. A slice keeps its whole receive buffer alive, however;
+//! so small payloads, and every payload once enough buffers are pinned, are copied into chunks of our
+//! own that grow with the backlog and are used again. Nothing is allocated per segment.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::ops::Range;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// Payloads below this are copied: the slice would pin far more than it holds.
+const ZERO_COPY_MIN: usize = 512;
+/// Size of the largest receive buffer that a slice may keep alive: one datagram or one GRO train.
+const PIN_SPAN: usize = 64 * 1024;
+/// Receive buffers kept alive together, in bytes.
+const PIN_LIMIT: usize = 4 * PIN_SPAN;
+/// Smallest chunk of our own; an idle connection may keep one.
+const CHUNK_MIN: usize = 2 * 1024;
+/// Largest chunk of our own.
+const CHUNK_MAX: usize = 64 * 1024;
+/// Entries that an empty queue may keep room for.
+const IDLE_ENTRIES: usize = 64;
+
+/// In-order bytes waiting for the reader.
+///
+/// Invariants:
+/// - `bytes` is the sum of all entries and the tail; no entry is empty;
+/// - the tail's bytes follow the last entry's;
+/// - `pinned` and `owned` are the sums of the entries' costs of either kind; `pinned` is at most
+///   [`PIN_LIMIT`];
+/// - the first slice of each span of pinned memory bears the cost of the span, the others cost 0;
+///   when it is read, the next slice of that span inherits the cost.
+#[derive(Debug, Default)]
+pub(super) struct ReceiveQueue {
+    entries: VecDeque<Entry>,
+    /// The chunk being filled.
+    tail: BytesMut,
+    /// What the tail's chunk takes in memory, in bytes.
+    tail_cost: usize,
+    /// A chunk read to its end, kept for the next tail.
+    spare: Option<BytesMut>,
+    bytes: usize,
+    pinned: usize,
+    owned: usize,
+    /// Addresses that the last entry's span still covers; empty if the last entry is not pinned.
+    span: Range<usize>,
+    is_discarding: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    data: Bytes,
+    /// Bytes of memory accounted for this entry.
+    cost: usize,
+    is_pinned: bool,
+}
+
+impl ReceiveQueue {
+    /// Bytes that can be read.
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    pub(super) fn is_discarding(&self) -> bool {
+        self.is_discarding
+    }
+
+    /// Bytes of memory held: own chunks, pinned receive buffers and the entries themselves.
+    pub(super) fn memory(&self) -> usize {
+        let spare = if self.spare.is_some() { CHUNK_MAX } else { 0 };
+        let entries = self.entries.capacity().saturating_mul(size_of::<Entry>());
+        self.pinned + self.owned + self.tail_cost + spare + entries
+    }
+
+    /// Appends a payload that arrived in `datagram`; returns how many bytes became readable.
+    pub(super) fn push(&mut self, payload: &[u8], datagram: &Bytes) -> u64 {
+        if payload.len() >= ZERO_COPY_MIN && !self.is_discarding && self.pin(payload, datagram) {
+            return payload.len() as u64;
+        }
+        self.copy(payload)
+    }
+
+    /// Appends a copy of `payload`; returns how many bytes became readable.
+    pub(super) fn copy(&mut self, payload: &[u8]) -> u64 {
+        if self.is_discarding || payload.is_empty() {
+            return 0;
+        }
+        let mut rest = payload;
+        while !rest.is_empty() {
+            if self.tail.len() == self.tail.capacity() {
+                self.renew_tail();
+            }
+            let room = self.tail.capacity() - self.tail.len();
+            let (piece, left) = rest.split_at(room.min(rest.len()));
+            self.tail.extend_from_slice(piece);
+            self.bytes += piece.len();
+            rest = left;
+        }
+        self.span = 0..0;
+        payload.len() as u64
+    }
+
+    /// Appends a buffer of our own without copying it; `cost` is what it takes in memory. Returns how
+    /// many bytes became readable.
+    pub(super) fn push_owned(&mut self, data: Bytes, cost: usize) -> u64 {
+        if self.is_discarding || data.is_empty() {
+            return 0;
+        }
+        let len = data.len();
+        self.seal_tail();
+        self.bytes += len;
+        self.owned += cost;
+        self.span = 0..0;
+        self.entries.push_back(Entry {
+            data,
+            cost,
+            is_pinned: false,
+        });
+        len as u64
+    }
+
+    /// Moves bytes to `buf`; returns how many.
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
+        let mut filled = 0;
+        while let Some(target) = buf.get_mut(filled..).filter(|target| !target.is_empty()) {
+            if let Some(entry) = self.entries.front_mut() {
+                let n = entry.data.len().min(target.len());
+                entry.data.copy_to_slice(&mut target[..n]);
+                filled += n;
+                if entry.data.is_empty() {
+                    self.pop_entry();
+                }
+            } else {
+                let n = self.tail.len().min(target.len());
+                if n == 0 {
+                    break;
+                }
+                self.tail.copy_to_slice(&mut target[..n]);
+                filled += n;
+            }
+        }
+        self.bytes -= filled;
+        self.settle();
+        filled
+    }
+
+    /// Takes the next contiguous bytes, at most `max`, without copying; `None` if there are none or
+    /// `max` is 0.
+    pub(super) fn read_chunk(&mut self, max: usize) -> Option<Bytes> {
+        if max == 0 || self.bytes == 0 {
+            return None;
+        }
+        let chunk = match self.entries.front_mut() {
+            Some(entry) if entry.data.len() > max => entry.data.split_to(max),
+            Some(entry) => {
+                let data = mem::take(&mut entry.data);
+                self.pop_entry();
+                data
+            }
+            None => self.tail.split_to(self.tail.len().min(max)).freeze(),
+        };
+        self.bytes -= chunk.len();
+        self.settle();
+        Some(chunk)
+    }
+
+    /// Copies the next bytes to `buf` and leaves them in the queue; returns how many.
+    pub(super) fn peek(&self, buf: &mut [u8]) -> usize {
+        let mut filled = 0;
+        let entries = self.entries.iter().map(|entry| &entry.data[..]);
+        for source in entries.chain([&self.tail[..]]) {
+            let Some(target) = buf.get_mut(filled..).filter(|target| !target.is_empty()) else {
+                break;
+            };
+            let n = source.len().min(target.len());
+            target[..n].copy_from_slice(&source[..n]);
+            filled += n;
+        }
+        filled
+    }
+
+    /// Drops everything, now and in future.
+    pub(super) fn discard(&mut self) {
+        *self = Self {
+            is_discarding: true,
+            ..Self::default()
+        };
+    }
+
+    /// Queues `payload` as a slice of `datagram`, if it lies there and the receive buffer that the slice
+    /// keeps alive may be pinned.
+    fn pin(&mut self, payload: &[u8], datagram: &Bytes) -> bool {
+        let start = payload.as_ptr().addr();
+        let end = start.saturating_add(payload.len());
+        // Memory is charged by address: what lies within 64 KiB after a charged slice belongs to the
+        // same receive buffer, or to small buffers that take no more than that together.
+        let continues = start >= self.span.start && end <= self.span.end;
+        let cost = if continues { 0 } else { PIN_SPAN };
+        if self.pinned + cost > PIN_LIMIT {
+            return false;
+        }
+        let Some(data) = slice_within(datagram, payload) else {
+            return false;
+        };
+        let span_end = if continues {
+            self.span.end
+        } else {
+            start.saturating_add(PIN_SPAN)
+        };
+        self.seal_tail();
+        self.span = end..span_end;
+        self.bytes += data.len();
+        self.pinned += cost;
+        self.entries.push_back(Entry {
+            data,
+            cost,
+            is_pinned: true,
+        });
+        true
+    }
+
+    /// Turns the tail's bytes into an entry, so that something else can follow them.
+    fn seal_tail(&mut self) {
+        if self.tail.is_empty() {
+            return;
+        }
+        let data = self.tail.split().freeze();
+        // Pieces of one chunk are accounted by length: only the chunk at the front can have been read
+        // in part, so the sum is less than one chunk short.
+        let cost = data.len();
+        self.owned += cost;
+        self.tail_cost = self.tail_cost.saturating_sub(cost);
+        self.entries.push_back(Entry {
+            data,
+            cost,
+            is_pinned: false,
+        });
+    }
+
+    /// Makes room in a full tail: a chunk read meanwhile, or a new one whose size follows the backlog.
+    fn renew_tail(&mut self) {
+        let size = self.bytes.next_power_of_two().clamp(CHUNK_MIN, CHUNK_MAX);
+        if self.tail.is_empty() {
+            // Takes the same memory again if no reader holds a part of it.
+            self.tail.reserve(size);
+        } else {
+            self.seal_tail();
+            self.tail = self.spare.take().unwrap_or_default();
+            self.tail.clear();
+            self.tail.reserve(size);
+        }
+        self.tail_cost = self.tail.capacity();
+    }
+
+    /// Forgets the entry at the front, which was read to its end.
+    fn pop_entry(&mut self) {
+        let Some(entry) = self.entries.pop_front() else {
+            return;
+        };
+        if entry.is_pinned {
+            match self.entries.front_mut() {
+                Some(next) if next.is_pinned && next.cost == 0 => next.cost = entry.cost,
+                _ => self.pinned -= entry.cost,
+            }
+        } else {
+            self.owned -= entry.cost;
+            if entry.cost == CHUNK_MAX && self.spare.is_none() {
+                self.spare = entry.data.try_into_mut().ok();
+            }
+        }
+    }
+
+    /// Once all is read, gives back what an idle connection should not hold.
+    fn settle(&mut self) {
+        if self.bytes > 0 {
+            return;
+        }
+        self.span = 0..0;
+        self.spare = None;
+        if self.tail_cost > CHUNK_MIN {
+            self.tail = BytesMut::new();
+            self.tail_cost = 0;
+        }
+        if self.entries.capacity() > IDLE_ENTRIES {
+            self.entries = VecDeque::new();
+        }
+    }
+
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
+    pub(super) fn check_invariants(&self) {
+        let entries: usize = self.entries.iter().map(|entry| entry.data.len()).sum();
+        assert_eq!(self.bytes, entries + self.tail.len(), "bytes");
+        assert!(
+            self.entries.iter().all(|entry| !entry.data.is_empty()),
+            "an entry is empty"
+        );
+        let cost = |pinned: bool| -> usize {
+            self.entries
+                .iter()
+                .filter(|e| e.is_pinned == pinned)
+                .map(|e| e.cost)
+                .sum()
+        };
+        assert_eq!(self.pinned, cost(true), "pinned");
+        assert_eq!(self.owned, cost(false), "owned");
+        assert!(self.pinned <= PIN_LIMIT, "pinned beyond the limit");
+        assert!(
+            self.tail.len() <= self.tail_cost,
+            "the tail is larger than its cost"
+        );
+        if let Some(first) = self.entries.front() {
+            assert!(
+                !first.is_pinned || first.cost > 0,
+                "a span at the front bears no cost"
+            );
+        }
+        assert!(
+            !self.is_discarding || self.memory() == 0,
+            "memory held after discard"
+        );
+    }
+}
+
+/// Returns the part of `datagram` that `payload` is, or `None` if it lies elsewhere in memory.
+fn slice_within(datagram: &Bytes, payload: &[u8]) -> Option<Bytes> {
+    let begin = payload
+        .as_ptr()
+        .addr()
+        .checked_sub(datagram.as_ptr().addr())?;
+    let end = begin.checked_add(payload.len())?;
+    (end <= datagram.len()).then(|| datagram.slice(begin..end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Payload of `len` bytes in a buffer of its own.
+    fn datagram(len: usize, byte: u8) -> Bytes {
+        Bytes::from(vec![byte; len])
+    }
+
+    fn push(queue: &mut ReceiveQueue, data: &Bytes) {
+        assert_eq!(queue.push(data, data), data.len() as u64);
+        queue.check_invariants();
+    }
+
+    #[test]
+    fn a_large_payload_is_handed_out_without_a_copy() {
+        let mut queue = ReceiveQueue::default();
+        let data = datagram(1_000, 7);
+        push(&mut queue, &data);
+        let chunk = queue.read_chunk(usize::MAX).expect("readable");
+        assert_eq!(chunk.as_ptr(), data.as_ptr());
+        assert_eq!(chunk, data);
+        queue.check_invariants();
+        assert_eq!(
+            queue.memory(),
+            queue.entries.capacity() * size_of::<Entry>()
+        );
+    }
+
+    #[test]
+    fn small_payloads_and_payloads_from_elsewhere_are_copied() {
+        for (name, payload, datagram) in [
+            ("small", datagram(511, 1), None),
+            ("elsewhere", datagram(1_000, 1), Some(datagram(1_000, 2))),
+        ] {
+            let mut queue = ReceiveQueue::default();
+            queue.push(&payload, datagram.as_ref().unwrap_or(&payload));
+            let chunk = queue.read_chunk(usize::MAX).expect("readable");
+            assert_ne!(chunk.as_ptr(), payload.as_ptr(), "{name}");
+            assert_eq!(chunk, payload, "{name}");
+            queue.check_invariants();
+        }
+    }
+
+    #[test]
+    fn a_train_is_charged_once_until_its_last_slice_is_read() {
+        let mut queue = ReceiveQueue::default();
+        let train = datagram(10_000, 3);
+        for part in 0..10 {
+            let data = train.slice(part * 1_000..(part + 1) * 1_000);
+            push(&mut queue, &data);
+        }
+        for left in (0..10).rev() {
+            assert_eq!(queue.pinned, PIN_SPAN, "{left} left");
+            assert_eq!(queue.read(&mut [0; 1_000]), 1_000);
+            queue.check_invariants();
+        }
+        assert_eq!(queue.pinned, 0);
+    }
+
+    #[test]
+    fn pinned_buffers_are_bounded() {
+        let mut queue = ReceiveQueue::default();
+        // Buffers of 64 KiB of which the payload is a small part, as when trains are mixed.
+        let buffers: Vec<_> = (0..100).map(|_| datagram(PIN_SPAN, 9)).collect();
+        for buffer in &buffers {
+            push(&mut queue, &buffer.slice(..1_000));
+        }
+        assert_eq!(queue.len(), 100_000);
+        // 4 pinned buffers; 96,000 bytes copied into chunks, of which the last is not full.
+        assert_eq!(queue.pinned, PIN_LIMIT);
+        let entries = queue.entries.capacity() * size_of::<Entry>();
+        assert!(
+            queue.memory() - entries <= PIN_LIMIT + 96_000 + CHUNK_MAX,
+            "{}",
+            queue.memory()
+        );
+        let mut out = vec![0; 200_000];
+        assert_eq!(queue.read(&mut out), 100_000);
+        assert!(out[..100_000].iter().all(|&byte| byte == 9));
+        queue.check_invariants();
+    }
+
+    #[test]
+    fn chunks_are_recycled_under_a_standing_backlog() {
+        let mut queue = ReceiveQueue::default();
+        let payload = [5; 400];
+        let mut buf = [0; 400];
+        for _ in 0..500 {
+            queue.copy(&payload);
+        }
+        let mut peak = queue.memory();
+        let mut addresses = std::collections::HashSet::new();
+        for _ in 0..5_000 {
+            queue.copy(&payload);
+            assert_eq!(queue.read(&mut buf), 400);
+            addresses.insert(queue.tail.as_ptr().addr() / CHUNK_MAX);
+            peak = peak.max(queue.memory());
+        }
+        // 200,000 bytes of backlog are 4 chunks; one is being filled and one is spare.
+        assert!(peak <= 200_000 + 3 * CHUNK_MAX, "{peak}");
+        // 2 MB went through: with a new chunk for each 64 KiB there would be some 30.
+        assert!(addresses.len() <= 16, "{} chunks", addresses.len());
+        queue.check_invariants();
+    }
+
+    #[test]
+    fn an_idle_queue_holds_little() {
+        let mut queue = ReceiveQueue::default();
+        for _ in 0..1_000 {
+            queue.copy(&[1; 100]);
+            push(&mut queue, &datagram(600, 1));
+        }
+        assert_eq!(queue.read(&mut vec![0; 1_000_000]), 700_000);
+        assert!(queue.memory() <= CHUNK_MIN + IDLE_ENTRIES * size_of::<Entry>());
+        for _ in 0..1_000 {
+            queue.copy(&[1; 100]);
+            queue.read(&mut [0; 100]);
+        }
+        assert!(queue.memory() <= CHUNK_MIN + IDLE_ENTRIES * size_of::<Entry>());
+        queue.check_invariants();
+    }
+
+    #[test]
+    fn peek_leaves_the_bytes_and_crosses_entries() {
+        let mut queue = ReceiveQueue::default();
+        queue.copy(b"abc");
+        queue.push_owned(Bytes::from_static(b"def"), 3);
+        queue.copy(b"ghi");
+        let mut buf = [0; 8];
+        assert_eq!(queue.peek(&mut buf), 8);
+        assert_eq!(&buf, b"abcdefgh");
+        assert_eq!(queue.read(&mut buf[..4]), 4);
+        assert_eq!(queue.peek(&mut buf), 5);
+        assert_eq!(&buf[..5], b"efghi");
+        assert_eq!(queue.read_chunk(1).as_deref(), Some(&b"e"[..]));
+        assert_eq!(queue.read_chunk(9).as_deref(), Some(&b"f"[..]));
+        assert_eq!(queue.read_chunk(9).as_deref(), Some(&b"ghi"[..]));
+        assert_eq!(queue.read_chunk(9), None);
+        queue.check_invariants();
+    }
+
+    #[test]
+    fn a_discarded_queue_takes_nothing_more() {
+        let mut queue = ReceiveQueue::default();
+        push(&mut queue, &datagram(5_000, 1));
+        queue.copy(&[1; 100]);
+        queue.discard();
+        assert_eq!(queue.copy(&[1; 100]), 0);
+        assert_eq!(queue.push(&[1; 1_000], &Bytes::new()), 0);
+        assert_eq!(queue.push_owned(Bytes::from_static(b"x"), 1), 0);
+        assert!(queue.is_empty() && queue.is_discarding());
+        queue.check_invariants();
+    }
+}

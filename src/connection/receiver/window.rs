@@ -1,0 +1,341 @@
+//! The advertised window: how far the peer may send, and when it is worth telling it of more room.
+//!
+//! Follows RFC 9293 §3.8.6 (window management, silly-window avoidance of the receiver) and RFC 7323
+//! §2 (scaling). Left out on purpose: growing the buffer with the peer's rate; the capacity is fixed.
+
+use crate::connection::offset::Offset;
+
+/// Segment size assumed while the peer has sent nothing larger (RFC 9293 §3.7.1: the default MSS).
+const DEFAULT_MSS: u64 = 536;
+/// Largest value of the window field.
+const FIELD_MAX: u64 = 65_535;
+
+/// The receive window.
+///
+/// Invariants:
+/// - `right_edge` never moves left and is never left of what the peer was told;
+/// - it is at most `capacity` plus [`slack`](Self::slack) beyond the first unread byte.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// Bytes that may wait for the reader.
+    capacity: u64,
+    /// Our receive shift (RFC 7323 §2.2): `Rcv.Wind.Shift`.
+    shift: u8,
+    /// First offset that is not accepted.
+    right_edge: Offset,
+    /// Whether a segment without SYN, whose window is scaled, was sent.
+    is_advertised: bool,
+}
+
+impl Window {
+    /// A window of `capacity` bytes, of which a SYN advertises what fits its unscaled field.
+    pub(super) fn new(capacity: usize) -> Self {
+        let capacity = capacity as u64;
+        Self {
+            capacity,
+            shift: 0,
+            right_edge: Offset::FIRST + capacity.min(FIELD_MAX),
+            is_advertised: false,
+        }
+    }
+
+    pub(super) fn set_shift(&mut self, shift: u8) {
+        // RFC 7323 §2.3: a shift is at most 14.
+        self.shift = shift.min(14);
+    }
+
+    /// RFC 7323 §2.2: the window in a segment with SYN is never scaled.
+    pub(super) fn field_syn(&self) -> u16 {
+        u16::try_from(self.capacity).unwrap_or(u16::MAX)
+    }
+
+    pub(super) fn right_edge(&self) -> Offset {
+        self.right_edge
+    }
+
+    /// Fixes the window that a departing segment tells, and returns its field.
+    ///
+    /// `readable` is what the application has not read below `rcv_nxt`, `segment_size` the peer's
+    /// usual segment, both in bytes.
+    pub(super) fn advertise(
+        &mut self,
+        rcv_nxt: Offset,
+        readable: usize,
+        segment_size: usize,
+    ) -> u16 {
+        self.is_advertised = true;
+        let unit = 1_u64 << self.shift;
+        let candidate = self.candidate(rcv_nxt, readable);
+        // RFC 9293 §3.8.6.2.2: the right edge stays until it can move by the smaller of half the
+        // buffer and one segment.
+        let step = (self.span() / 2).min(full_sized(segment_size)).max(1);
+        if candidate >= self.right_edge + step {
+            self.right_edge = candidate;
+        }
+        let held = self.right_edge.saturating_since(rcv_nxt);
+        // RFC 9293 §3.8.6.2.1: the edge should not move left, but the field counts in units and RCV.NXT
+        // in bytes. Rounding up keeps the edge; it promises less than one unit more.
+        let rounded = held.div_ceil(unit) * unit;
+        if rounded + readable as u64 <= self.capacity + self.slack() {
+            self.right_edge = self.right_edge.max(rcv_nxt + rounded);
+            return field(rounded >> self.shift);
+        }
+        // Tiny segments to a reader that stands still would so push the edge on for ever. RFC 7323 §2.4
+        // has senders cope with an edge that rounding takes back; we accept up to the old one.
+        field(held >> self.shift)
+    }
+
+    /// Whether so much room has come up since the last advertisement that the peer should know.
+    ///
+    /// The step is twice that of [`advertise`](Self::advertise), so that an update always moves the
+    /// edge.
+    pub(super) fn has_update(&self, rcv_nxt: Offset, readable: usize, segment_size: usize) -> bool {
+        let step = (self.span() / 2).min(2 * full_sized(segment_size)).max(1);
+        self.is_advertised && self.candidate(rcv_nxt, readable) >= self.right_edge + step
+    }
+
+    /// The right edge that the free room allows.
+    fn candidate(&self, rcv_nxt: Offset, readable: usize) -> Offset {
+        let free = self.capacity.saturating_sub(readable as u64);
+        let unit = 1_u64 << self.shift;
+        let mut room = free.min(FIELD_MAX << self.shift) & !(unit - 1);
+        if room == 0 && readable == 0 {
+            // A capacity below one unit must not shut the window for ever.
+            room = unit;
+        }
+        rcv_nxt + room
+    }
+
+    /// The largest window that can be told.
+    fn span(&self) -> u64 {
+        self.capacity.min(FIELD_MAX << self.shift)
+    }
+
+    /// Bytes beyond the capacity that rounding may promise.
+    fn slack(&self) -> u64 {
+        (self.capacity / 4).max(1 << self.shift)
+    }
+
+    /// Asserts the invariants, where `readable` bytes below `rcv_nxt` are unread.
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
+    pub(super) fn check_invariants(&self, rcv_nxt: Offset, readable: usize) {
+        let promised = self.right_edge.saturating_since(rcv_nxt) + readable as u64;
+        assert!(promised <= self.limit(), "{promised} bytes promised");
+    }
+
+    /// Most bytes that are ever promised: unread ones and the window together.
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
+    pub(super) fn limit(&self) -> u64 {
+        self.capacity + self.slack()
+    }
+}
+
+/// The peer's usual segment, for thresholds: small ones seen so far prove nothing.
+fn full_sized(segment_size: usize) -> u64 {
+    DEFAULT_MSS.max(segment_size as u64)
+}
+
+fn field(units: u64) -> u16 {
+    u16::try_from(units).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A window whose peer sends segments of 1,000 bytes and whose reader reads when told.
+    struct WindowTest {
+        window: Window,
+        rcv_nxt: Offset,
+        readable: usize,
+        /// Right edge that the peer has been told.
+        told: Offset,
+    }
+
+    impl WindowTest {
+        fn new(capacity: usize, shift: u8) -> Self {
+            let mut window = Window::new(capacity);
+            let told = Offset::FIRST + u64::from(window.field_syn());
+            window.set_shift(shift);
+            Self {
+                window,
+                rcv_nxt: Offset::FIRST,
+                readable: 0,
+                told,
+            }
+        }
+
+        fn receive(&mut self, bytes: usize) {
+            self.rcv_nxt += bytes as u64;
+            self.readable += bytes;
+            assert!(self.rcv_nxt <= self.window.right_edge());
+        }
+
+        fn read(&mut self, bytes: usize) {
+            self.readable -= bytes;
+        }
+
+        /// Advertises and returns the window in bytes.
+        #[track_caller]
+        fn advertise(&mut self) -> u64 {
+            let before = self.window.right_edge();
+            let field = self.window.advertise(self.rcv_nxt, self.readable, 1_000);
+            let window = u64::from(field) << self.window.shift;
+            self.told = self.rcv_nxt + window;
+            self.window.check_invariants(self.rcv_nxt, self.readable);
+            assert!(
+                self.window.right_edge() >= before,
+                "the right edge moved left"
+            );
+            assert!(
+                self.told <= self.window.right_edge(),
+                "told more than is accepted"
+            );
+            window
+        }
+
+        fn has_update(&self) -> bool {
+            self.window.has_update(self.rcv_nxt, self.readable, 1_000)
+        }
+    }
+
+    #[test]
+    fn a_syn_tells_the_unscaled_window() {
+        for (capacity, field) in [
+            (4_096, 4_096),
+            (65_535, 65_535),
+            (65_536, 65_535),
+            (1 << 30, 65_535),
+        ] {
+            let mut window = Window::new(capacity);
+            assert_eq!(window.field_syn(), field, "{capacity}");
+            window.set_shift(14);
+            assert_eq!(window.field_syn(), field, "{capacity}, scaling agreed on");
+            assert_eq!(
+                window.right_edge(),
+                Offset::FIRST + u64::from(field),
+                "{capacity}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_scaled_window_opens_to_the_capacity() {
+        // (capacity, shift, window): rounded down to whole units, at most 65,535 of them.
+        let cases = [
+            (65_535, 0, 65_535),
+            (1 << 20, 0, 65_535),
+            (1 << 20, 5, 1 << 20),
+            (1_000_000, 4, 1_000_000),
+            (1_000_001, 4, 1_000_000),
+            (1 << 24, 9, 1 << 24),
+            (1 << 30, 14, 65_535 << 14),
+        ];
+        for (capacity, shift, window) in cases {
+            assert_eq!(
+                WindowTest::new(capacity, shift).advertise(),
+                window,
+                "{capacity} {shift}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_window_closes_while_nobody_reads() {
+        let mut test = WindowTest::new(10_000, 0);
+        for left in (0..10).rev() {
+            test.receive(1_000);
+            assert_eq!(test.advertise(), left * 1_000);
+        }
+    }
+
+    #[test]
+    fn small_openings_are_not_told() {
+        let mut test = WindowTest::new(10_000, 0);
+        test.advertise();
+        test.receive(10_000);
+        assert_eq!(test.advertise(), 0);
+        // Below one segment the edge stays; an update waits for two.
+        test.read(999);
+        assert_eq!(test.advertise(), 0);
+        assert!(!test.has_update());
+        test.read(1_000);
+        assert!(!test.has_update());
+        test.read(1);
+        assert!(test.has_update());
+        assert_eq!(test.advertise(), 2_000);
+        assert!(!test.has_update());
+        // One segment of room is told if an ACK leaves anyway.
+        test.read(1_000);
+        assert!(!test.has_update());
+        assert_eq!(test.advertise(), 3_000);
+    }
+
+    #[test]
+    fn half_a_small_buffer_is_worth_an_update() {
+        let mut test = WindowTest::new(1_500, 0);
+        test.advertise();
+        test.receive(1_500);
+        assert_eq!(test.advertise(), 0);
+        test.read(749);
+        assert!(!test.has_update());
+        test.read(1);
+        assert!(test.has_update());
+        assert_eq!(test.advertise(), 750);
+    }
+
+    #[test]
+    fn there_is_no_update_before_the_first_scaled_window() {
+        assert!(!WindowTest::new(1 << 20, 5).has_update());
+    }
+
+    #[test]
+    fn rounding_never_takes_the_edge_back_from_an_honest_peer() {
+        for shift in [0, 1, 5, 7] {
+            let mut test = WindowTest::new(1 << 20, shift);
+            test.advertise();
+            let mut edge = test.told;
+            // Two segments of 999 bytes per ACK until half a million bytes wait.
+            while test.readable < 500_000 {
+                test.receive(1_998);
+                test.advertise();
+                assert!(
+                    test.told >= edge,
+                    "shift {shift}: {:?} after {edge:?}",
+                    test.told
+                );
+                edge = test.told;
+            }
+        }
+    }
+
+    #[test]
+    fn tiny_segments_cannot_push_the_edge_on_for_ever() {
+        // Each byte makes rounding promise one more; units are 16 KiB.
+        let mut test = WindowTest::new(1 << 20, 14);
+        test.advertise();
+        let mut received = 0;
+        while test.window.right_edge() > test.rcv_nxt {
+            test.receive(1);
+            test.advertise();
+            received += 1;
+        }
+        assert!(received <= (1 << 20) / 4 * 5, "{received} bytes");
+        assert_eq!(test.advertise(), 0);
+        test.read(received);
+        assert!(test.has_update());
+        assert_eq!(test.advertise(), 1 << 20);
+    }
+
+    #[test]
+    fn a_capacity_below_one_unit_does_not_shut_the_window() {
+        let mut test = WindowTest::new(4_096, 14);
+        for _ in 0..20 {
+            let window = usize::try_from(test.advertise()).unwrap();
+            assert!(window > 0);
+            let bytes = window.min(1_000);
+            test.receive(bytes);
+            test.read(bytes);
+        }
+    }
+}
