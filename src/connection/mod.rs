@@ -1,6 +1,7 @@
 //! The sans-IO connection.
 
 mod offset;
+mod range_set;
 mod receiver;
 mod state;
 
