@@ -73,6 +73,7 @@ impl SackRanges {
 
 /// What one ACK says.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AckReport {
     /// Acknowledgment number.
     pub rcv_nxt: Offset,
@@ -119,7 +120,7 @@ pub(super) struct AckPolicy {
     /// Estimate of the peer's full-sized segment, in bytes.
     segment_size: usize,
     last_len: usize,
-    /// Number of the report handed out last, until [`on_ack_sent`](Self::on_ack_sent).
+    /// Number of the report handed out last, until [`on_sent`](Self::on_sent).
     reported: Option<Offset>,
     highest_reported: Offset,
 }

@@ -30,7 +30,7 @@ pub fn fuzz_assembler(data: &[u8]) {
         2 => 65_535,
         _ => 1 << 20,
     };
-    let mut pair = Pair::new(capacity, input.byte() % 15, input.byte() % 2 == 0);
+    let mut pair = Pair::new(capacity, input.byte() % 15, input.byte().is_multiple_of(2));
     while !input.data.is_empty() {
         pair.step(&mut input);
         pair.check();
@@ -125,7 +125,7 @@ impl Pair {
         };
         let payload: Vec<u8> = (start..start + len as u64).map(byte_at).collect();
         let datagram = Bytes::from([&[0; 20], &payload[..]].concat());
-        let inside = self.operation % 2 == 0;
+        let inside = self.operation.is_multiple_of(2);
         let payload = if inside {
             &datagram[20..]
         } else {
@@ -208,7 +208,7 @@ impl Pair {
         let mut peeked = vec![0; max];
         let n = self.receiver.peek(&mut peeked);
         assert_eq!(n, max.min(self.unread.len()), "peeked");
-        let bytes = if way % 2 == 0 {
+        let bytes = if way.is_multiple_of(2) {
             let mut buf = vec![0; max];
             let n = self.receiver.read(&mut buf);
             assert_eq!(n, max.min(self.unread.len()), "read");

@@ -32,6 +32,7 @@ use crate::timestamp::Timestamp;
 
 /// Settings of a receiver.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ReceiverParams {
     /// Largest number of bytes that wait for the reader, and so the largest window, in bytes.
     pub capacity: usize,
@@ -41,6 +42,7 @@ pub struct ReceiverParams {
 
 /// What an arriving segment has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Arrival {
     /// Bytes that became readable.
     pub newly_readable: u64,
@@ -54,6 +56,7 @@ pub struct Arrival {
 
 /// What a receiver has counted; counters never decrease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct ReceiverCounters {
     /// Payload bytes received in order.
     pub bytes_received: u64,
@@ -423,6 +426,10 @@ impl Receiver {
     }
 
     /// Asserts the invariants of the receiver and its parts.
+    ///
+    /// # Panics
+    ///
+    /// When one is broken.
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
         self.queue.check_invariants();
