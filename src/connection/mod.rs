@@ -3,6 +3,7 @@
 mod offset;
 mod range_set;
 mod receiver;
+mod recovery;
 mod state;
 
 pub use self::offset::Offset;

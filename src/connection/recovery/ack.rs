@@ -1,0 +1,374 @@
+//! What one ACK does, step by step, in the order in which the controller is promised to hear of it.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::loss::{Evidence, Verdict, detect};
+use super::prr::{Prr, PrrAck};
+use super::scoreboard::Piece;
+use super::{Losses, Phase, Recovery};
+use crate::Timestamp;
+use crate::congestion::{Acked, RateSample, RecoveryEntered, RecoveryExited};
+use crate::connection::Offset;
+
+/// An ACK that is acceptable (RFC 9293 §3.10.7.4).
+#[derive(Debug, Clone, Copy)]
+pub struct AckArrival<'a> {
+    /// The acknowledgment number; beyond `snd_nxt` the arrival is ignored.
+    pub ack: Offset,
+    /// SACK blocks, no higher than `snd_nxt`. One below `ack` reports a duplicate (RFC 2883).
+    pub sack: &'a [Range<Offset>],
+    /// Whether it meets the five conditions of RFC 5681 §2. Not looked at where SACK is negotiated:
+    /// there a duplicate is an ACK that SACKs something new (RFC 6675 §2).
+    pub is_duplicate: bool,
+    /// The RTT by the timestamp that it echoes, `None` without timestamps.
+    pub rtt: Option<Duration>,
+    /// The timestamp that it echoes.
+    pub rtt_tsecr: Option<u32>,
+    /// Whether it carries a congestion echo that is not yet answered.
+    pub ecn_echo: bool,
+}
+
+/// What an ACK did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AckOutcome {
+    /// Bytes newly acknowledged cumulatively.
+    pub acked: u64,
+    /// Bytes newly acknowledged or SACKed.
+    pub delivered: u64,
+    /// Whether `snd_una` moved.
+    pub made_progress: bool,
+    /// Whether a retransmission is due at once, whatever the window says.
+    pub must_retransmit: bool,
+}
+
+/// What an ACK took off the scoreboard.
+#[derive(Debug, Clone, Copy)]
+struct Delivery {
+    /// How far `snd_una` moved.
+    acked: u64,
+    /// Bytes delivered for the first time, estimates included.
+    delivered: u64,
+    /// Bytes newly SACKed, or assumed so because of a duplicate ACK.
+    newly_sacked: u64,
+    /// RTT sample.
+    sample: Option<Duration>,
+}
+
+impl Delivery {
+    const fn made_progress(&self) -> bool {
+        self.acked > 0
+    }
+}
+
+impl Recovery {
+    /// Processes an ACK.
+    pub fn on_ack(&mut self, now: Timestamp, arrival: &AckArrival<'_>) -> AckOutcome {
+        // A segment that was never sent cannot be acknowledged; what says so is not believed in any part.
+        if arrival.ack > self.snd_nxt() {
+            return AckOutcome::default();
+        }
+        let prior_in_flight = self.pipe();
+        let prior_lost = self.rate.lost();
+        let delivery = self.take_delivery(now, arrival);
+        if let Some(sample) = delivery.sample {
+            self.rtt.on_sample(sample);
+            self.rto.on_sample(&self.rtt);
+        }
+        if delivery.made_progress() {
+            self.on_progress(now);
+        }
+        let rate = self
+            .rate
+            .finish(now, delivery.delivered, self.rtt.min_rtt());
+
+        let is_cwnd_limited = self
+            .usage
+            .is_limited(self.cwnd(), self.controller.ssthresh());
+        let has_ended = self.react(now, &delivery);
+        if delivery.delivered > 0 || delivery.made_progress() || arrival.ecn_echo {
+            let event = Acked {
+                now,
+                bytes: delivery.acked,
+                delivered: delivery.delivered,
+                total_delivered: self.rate.delivered(),
+                total_lost: self.rate.lost(),
+                rtt: self.rtt.snapshot(delivery.sample),
+                rate,
+                prior_in_flight,
+                in_flight: self.pipe(),
+                is_cwnd_limited,
+                in_recovery: self.is_in_recovery() && !has_ended,
+                ecn_echo: arrival.ecn_echo,
+            };
+            self.controller.on_acked(&event);
+        }
+        if has_ended {
+            self.exit_recovery(now);
+        } else {
+            let is_safe = delivery.made_progress() && self.rate.lost() == prior_lost;
+            self.reduce_rate(delivery.delivered, is_safe);
+        }
+        let outcome = AckOutcome {
+            acked: delivery.acked,
+            delivered: delivery.delivered,
+            made_progress: delivery.made_progress(),
+            must_retransmit: self.must_retransmit(),
+        };
+        self.trace(arrival, &outcome, rate);
+        outcome
+    }
+
+    /// Updates the scoreboard and counts what the ACK delivered.
+    fn take_delivery(&mut self, now: Timestamp, arrival: &AckArrival<'_>) -> Delivery {
+        let (mut removed, mut karn) = (0, Karn::default());
+        let rate = &mut self.rate;
+        let acked = self.scoreboard.acknowledge(arrival.ack, &mut |piece| {
+            removed += piece.len();
+            karn.on_acknowledged(piece);
+            rate.on_delivered(&piece.snapshot);
+        });
+        let mut newly_sacked = 0;
+        if self.sack {
+            for block in arrival.sack {
+                let is_accepted = self.scoreboard.sack(block.clone(), &mut |piece| {
+                    newly_sacked += piece.len();
+                    rate.on_delivered(&piece.snapshot);
+                });
+                self.counters.sack_blocks_refused += u64::from(!is_accepted);
+            }
+        }
+        let delivered = self.count_once(removed + newly_sacked, acked);
+
+        if acked > 0 {
+            self.limited_transmit = 0;
+            if self.is_in_recovery() && !self.sack {
+                let outstanding = self.scoreboard.flight_size();
+                self.duplicates.on_partial_ack(acked, outstanding, self.mss);
+            } else {
+                self.duplicates.reset();
+            }
+        }
+        let (held, credit) = if self.sack {
+            // RFC 6675 §2: any ACK that SACKs something new is a duplicate.
+            if newly_sacked > 0 {
+                self.duplicates.on_duplicate(0);
+            }
+            (newly_sacked, 0)
+        } else if arrival.is_duplicate && acked == 0 {
+            self.count_duplicate()
+        } else {
+            (0, 0)
+        };
+        // RFC 7323 §4.1: only an ACK that advances gives a sample. Our own clock is finer than the
+        // millisecond of the echo, which serves where Karn's rule forbids ours.
+        let echoed = arrival.rtt.filter(|_| self.timestamps && acked > 0);
+        Delivery {
+            acked,
+            delivered: delivered + credit,
+            newly_sacked: held,
+            sample: karn.sample(now).or(echoed),
+        }
+    }
+
+    /// Counts a duplicate ACK where there is no SACK: it stands for one segment, but all of them for no
+    /// more than is outstanding besides the one that is missing. Returns what it takes off `pipe` and what
+    /// it delivers; the latter is less if earlier duplicates had counted for too much.
+    fn count_duplicate(&mut self) -> (u64, u64) {
+        // After a timeout nothing counts as in flight, so a duplicate takes nothing off it.
+        if matches!(self.phase, Phase::Loss { .. }) {
+            return (0, 0);
+        }
+        let others = self.scoreboard.unsacked().saturating_sub(self.mss);
+        let held = self.mss.min(others.saturating_sub(self.duplicates.held()));
+        let credit = self.mss.min(others.saturating_sub(self.counted_ahead));
+        self.duplicates.on_duplicate(held);
+        self.counted_ahead += credit;
+        (held, credit)
+    }
+
+    /// Of `removed` bytes that left the scoreboard, returns those not counted as delivered before.
+    fn count_once(&mut self, removed: u64, acked: u64) -> u64 {
+        // In recovery without SACK, one segment of a partial ACK is the retransmission, which no duplicate
+        // ACK stood for (RFC 6582 §3.2, step 3).
+        let hole = if self.is_in_recovery() && !self.sack && acked > 0 {
+            self.mss
+        } else {
+            0
+        };
+        let known = self.counted_ahead.min(removed.saturating_sub(hole));
+        let surplus = (self.counted_ahead - known).saturating_sub(self.scoreboard.unsacked());
+        self.counted_ahead -= known + surplus;
+        removed.saturating_sub(known + surplus)
+    }
+
+    fn on_progress(&mut self, now: Timestamp) {
+        self.progress_at = now;
+        self.rto.on_progress();
+        if self.flight_size() == 0 {
+            // RFC 6298 §5.2
+            self.rto.stop();
+        } else {
+            // RFC 6298 §5.3. In recovery this is the "Slow-but-Steady" variant of RFC 6582 §4.
+            self.rto.restart(now);
+        }
+    }
+
+    /// Detects losses, and begins a recovery episode if there is reason to. Returns whether the one in
+    /// progress has ended.
+    fn react(&mut self, now: Timestamp, delivery: &Delivery) -> bool {
+        let snd_una = self.snd_una();
+        if let Phase::Loss { recovery_point } = self.phase
+            && snd_una >= recovery_point
+        {
+            self.phase = Phase::Open;
+        }
+        let verdict = detect(&Evidence {
+            snd_una,
+            sacked: self.scoreboard.sacked(),
+            duplicates: self.duplicates.count(),
+            mss: self.mss,
+        });
+        match self.phase {
+            Phase::Open => {
+                if verdict != Verdict::Nothing && self.may_enter_recovery() {
+                    self.mark(now, verdict);
+                    self.enter_recovery(now, delivery);
+                }
+                false
+            }
+            Phase::FastRecovery { recovery_point, .. } => {
+                if let Verdict::Below(_) = verdict {
+                    self.mark(now, verdict);
+                }
+                // RFC 6675 §5 step A; RFC 6582 §3.2 step 3, full acknowledgment. A loss beyond it begins
+                // the next episode with the next ACK.
+                let has_ended = snd_una >= recovery_point;
+                if !self.sack && delivery.made_progress() && !has_ended {
+                    // RFC 6582 §3.2 step 3, partial acknowledgment: the next segment is lost too.
+                    self.mark(now, Verdict::First);
+                    self.owes_retransmission = true;
+                }
+                has_ended
+            }
+            Phase::Loss { .. } => {
+                // RFC 6675 §5.1: losses are noted, but no recovery begins before `recovery_point`.
+                if let Verdict::Below(_) = verdict {
+                    self.mark(now, verdict);
+                }
+                false
+            }
+        }
+    }
+
+    /// RFC 6582 §3.2 step 1: without SACK, duplicate ACKs for what a recovery or a timeout has sent again
+    /// in vain must not start another recovery. With SACK, [`Phase::Loss`] is all that is needed.
+    fn may_enter_recovery(&self) -> bool {
+        self.sack || self.recover.is_none_or(|recover| self.snd_una() > recover)
+    }
+
+    fn mark(&mut self, now: Timestamp, verdict: Verdict) {
+        let mss = self.mss;
+        let Losses {
+            scoreboard,
+            mut report,
+        } = Losses::new(self, now);
+        let mut visit = |piece: &Piece| report.on_lost(piece);
+        match verdict {
+            Verdict::Nothing => {}
+            Verdict::First => scoreboard.mark_first_lost(mss, &mut visit),
+            Verdict::Below(frontier) => scoreboard.mark_lost_below(frontier, &mut visit),
+        }
+    }
+
+    fn enter_recovery(&mut self, now: Timestamp, delivery: &Delivery) {
+        let recovery_point = self.snd_nxt();
+        self.counters.fast_recovery_count += 1;
+        self.recover = Some(recovery_point);
+        self.owes_retransmission = true;
+        self.scoreboard.reset_high_rxt();
+        let event = RecoveryEntered {
+            now,
+            // RFC 5681 §3.2 step 2: what limited transmit sent does not count.
+            flight_size: self.flight_size().saturating_sub(self.limited_transmit),
+            in_flight: self.pipe(),
+            by_ecn: false,
+        };
+        self.limited_transmit = 0;
+        self.controller.on_recovery_entered(&event);
+        // RFC 9937 §6.1
+        let sacked = self.scoreboard.sacked().bytes() + self.duplicates.held();
+        let sacked_before = sacked.saturating_sub(delivery.newly_sacked);
+        let recover_fs = self.flight_size().saturating_sub(sacked_before) + delivery.acked;
+        let prr = (self.prr && self.controller.uses_prr()).then(|| Prr::new(recover_fs));
+        self.phase = Phase::FastRecovery {
+            recovery_point,
+            prr,
+        };
+        tracing::debug!(
+            flight_size = event.flight_size,
+            pipe = event.in_flight,
+            "recovery begins"
+        );
+    }
+
+    fn exit_recovery(&mut self, now: Timestamp) {
+        self.phase = Phase::Open;
+        self.duplicates.reset();
+        self.owes_retransmission = false;
+        let in_flight = self.pipe();
+        self.controller
+            .on_recovery_exited(&RecoveryExited { now, in_flight });
+        tracing::debug!(cwnd = self.cwnd(), "recovery ends");
+    }
+
+    /// RFC 9937 §6.2
+    fn reduce_rate(&mut self, delivered: u64, is_safe: bool) {
+        let ack = PrrAck {
+            delivered,
+            in_flight: self.pipe(),
+            ssthresh: self.cwnd(),
+            is_safe,
+            mss: self.mss,
+        };
+        if let Phase::FastRecovery { prr: Some(prr), .. } = &mut self.phase {
+            prr.on_ack(&ack);
+        }
+    }
+
+    fn trace(&self, arrival: &AckArrival<'_>, outcome: &AckOutcome, rate: Option<RateSample>) {
+        tracing::trace!(
+            ack = ?arrival.ack,
+            sack = ?arrival.sack,
+            tsecr = ?arrival.rtt_tsecr,
+            acked = outcome.acked,
+            delivered = outcome.delivered,
+            rate = rate.map(|rate| rate.bytes_per_second()),
+            flight_size = self.flight_size(),
+            pipe = self.pipe(),
+            cwnd = self.cwnd(),
+            "ack"
+        );
+    }
+}
+
+/// Takes the RTT sample of one ACK: that of the earliest sent segment that it acknowledges, as an echoed
+/// timestamp would, unless it acknowledges something that was sent twice (RFC 6298 §3).
+#[derive(Debug, Default)]
+struct Karn {
+    sent_at: Option<Timestamp>,
+    is_ambiguous: bool,
+}
+
+impl Karn {
+    fn on_acknowledged(&mut self, piece: &Piece) {
+        self.is_ambiguous |= piece.was_retransmitted;
+        self.sent_at.get_or_insert(piece.snapshot.sent_at);
+    }
+
+    fn sample(&self, now: Timestamp) -> Option<Duration> {
+        self.sent_at
+            .filter(|_| !self.is_ambiguous)
+            .map(|sent_at| now.saturating_since(sent_at))
+    }
+}

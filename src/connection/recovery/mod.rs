@@ -1,0 +1,598 @@
+//! What was sent, what was lost, when to send again.
+//!
+//! [`Recovery`] is told of every transmission, every ACK and every expiry of its timer. It answers how
+//! much may be sent, what has to be sent again, and when it wants to be woken. It owns the congestion
+//! controller and is the only one to call it, in the order that [`crate::congestion`] promises.
+//!
+//! The rules: the RTO and its timer (RFC 6298, `rto`, `rtt`), loss by duplicate ACKs and SACK (RFC 5681,
+//! RFC 6675, `loss`, `scoreboard`), partial ACKs where there is no SACK (RFC 6582, `duplicates`),
+//! limited transmit (RFC 3042), proportional rate reduction (RFC 9937, `prr`), pacing (`pacer`),
+//! delivery rate (draft-ietf-ccwg-bbr §4.1, `delivery_rate`), window validation (`window_usage`). What
+//! an ACK does stands in `ack`.
+//!
+//! Left out on purpose: `NextSeg` rule 4 of RFC 6675 (the rescue retransmission), RFC 7323 appendix G
+//! (see `rtt`). Nothing finds out yet that a reduction was spurious, so `on_undo` of the controller is
+//! not called.
+//!
+//! A timeout marks everything outstanding as lost and sends it again in order under slow start; SACK
+//! information is kept and saves what it covers (RFC 6675 §5.1). As long as anything is outstanding the
+//! timer runs, so whatever else goes wrong ends in a timeout and never in silence.
+
+mod ack;
+mod delivery_rate;
+mod duplicates;
+mod loss;
+mod pacer;
+mod prr;
+mod rto;
+mod rtt;
+mod scoreboard;
+mod window_usage;
+
+use std::ops::Range;
+use std::time::Duration;
+
+pub use self::ack::{AckArrival, AckOutcome};
+use self::delivery_rate::RateEstimator;
+use self::duplicates::Duplicates;
+use self::pacer::Pacer;
+use self::prr::Prr;
+use self::rto::RtoTimer;
+pub use self::rtt::RttEstimator;
+use self::scoreboard::{Piece, Scoreboard};
+use self::window_usage::WindowUsage;
+use crate::congestion::{
+    Acked, CongestionControl, CongestionController, ControllerParams, IdleRestart, Lost,
+    RateSample, RecoveryEntered, Sent, TimedOut,
+};
+use crate::connection::Offset;
+use crate::{Config, Timestamp};
+
+/// RFC 9293 §3.7.1: the send MSS before the peer has announced one.
+const DEFAULT_MSS: u64 = 536;
+/// RFC 3042 §2: what may be sent beyond the window before a loss is certain.
+const LIMITED_TRANSMIT_SEGMENTS: u64 = 2;
+
+/// What the handshake found out.
+#[derive(Debug, Clone)]
+pub struct RecoveryStart {
+    /// Effective send MSS in bytes, options subtracted.
+    pub mss: u64,
+    /// Whether SACK was negotiated.
+    pub sack: bool,
+    /// Whether timestamps were negotiated: the sample of an [`AckArrival`] is used.
+    pub timestamps: bool,
+    /// Whether proportional rate reduction governs recovery, if the controller lets it.
+    pub prr: bool,
+    /// The handshake's RTT sample, if a valid one was taken.
+    pub handshake_rtt: Option<Duration>,
+    /// Whether the SYN or SYN-ACK had to be sent again.
+    pub syn_retransmitted: bool,
+    /// The longest delay of an ACK that the peer announced.
+    pub peer_ack_delay: Option<Duration>,
+}
+
+/// What was counted since the connection began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecoveryCounters {
+    /// Segments declared lost.
+    pub segments_lost: u64,
+    /// Segments sent again.
+    pub segments_retransmitted: u64,
+    /// Bytes sent again.
+    pub bytes_retransmitted: u64,
+    /// Expiries of the retransmission timer.
+    pub rto_count: u64,
+    /// Entries into fast recovery.
+    pub fast_recovery_count: u64,
+    /// SACK blocks refused because more ranges were reported than segments are outstanding.
+    pub sack_blocks_refused: u64,
+    /// Times that the peer proved to have discarded SACKed data.
+    pub reneging_count: u64,
+}
+
+/// Where loss recovery stands.
+#[derive(Debug, Clone)]
+enum Phase {
+    /// Nothing is known to be lost.
+    Open,
+    /// Fast recovery: ends when `recovery_point` is acknowledged.
+    FastRecovery {
+        /// `snd_nxt` when it began.
+        recovery_point: Offset,
+        /// Governs what may be sent, unless switched off.
+        prr: Option<Prr>,
+    },
+    /// After a timeout, slow start; no fast recovery begins before `recovery_point` is acknowledged.
+    Loss {
+        /// `snd_nxt` when the timer expired.
+        recovery_point: Offset,
+    },
+}
+
+/// Loss recovery of one connection's sending direction.
+///
+/// Invariants:
+/// - the scoreboard's own;
+/// - the timer runs if and only if something is outstanding;
+/// - `delivered` equals what is acknowledged plus what is SACKed plus `counted_ahead`.
+#[derive(Debug)]
+pub struct Recovery {
+    factory: CongestionControl,
+    initial_window_segments: u64,
+    restarts_after_idle: bool,
+    mss: u64,
+    sack: bool,
+    timestamps: bool,
+    prr: bool,
+    controller: Box<dyn CongestionController>,
+    scoreboard: Scoreboard,
+    rtt: RttEstimator,
+    rto: RtoTimer,
+    rate: RateEstimator,
+    pacer: Pacer,
+    usage: WindowUsage,
+    duplicates: Duplicates,
+    /// Bytes counted as delivered that are still in the scoreboard as unacknowledged: estimated from
+    /// duplicate ACKs, or SACKed and taken back.
+    counted_ahead: u64,
+    phase: Phase,
+    /// RFC 6582 §3.2 `recover`, as the offset after it; `None` before the first loss.
+    recover: Option<Offset>,
+    /// A retransmission is due whatever the window says.
+    owes_retransmission: bool,
+    /// Bytes that limited transmit sent beyond the window since `snd_una` last moved.
+    limited_transmit: u64,
+    last_sent_at: Option<Timestamp>,
+    progress_at: Timestamp,
+    counters: RecoveryCounters,
+}
+
+impl Recovery {
+    /// Makes the state from before the end of the handshake: the initial RTO, a window of one segment.
+    /// Only data and the FIN are tracked here, the SYN is not; for it, [`on_rto`](Self::on_rto) just
+    /// doubles the RTO.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            factory: config.congestion.clone(),
+            initial_window_segments: u64::from(config.initial_window_segments),
+            restarts_after_idle: config.slow_start_after_idle,
+            mss: DEFAULT_MSS,
+            sack: false,
+            timestamps: false,
+            prr: false,
+            controller: Box::new(BeforeHandshake),
+            scoreboard: Scoreboard::new(Offset::FIRST),
+            rtt: RttEstimator::default(),
+            rto: RtoTimer::new(config.initial_rto, config.min_rto, config.max_rto),
+            rate: RateEstimator::default(),
+            pacer: Pacer::default(),
+            usage: WindowUsage::default(),
+            duplicates: Duplicates::default(),
+            counted_ahead: 0,
+            phase: Phase::Open,
+            recover: None,
+            owes_retransmission: false,
+            limited_transmit: 0,
+            last_sent_at: None,
+            progress_at: Timestamp::ZERO,
+            counters: RecoveryCounters::default(),
+        }
+    }
+
+    /// The handshake is done: makes the controller.
+    pub fn start(&mut self, now: Timestamp, start: RecoveryStart) {
+        self.mss = start.mss.max(1);
+        self.sack = start.sack;
+        self.timestamps = start.timestamps;
+        self.prr = start.prr;
+        if let Some(sample) = start.handshake_rtt {
+            self.rtt.on_sample(sample);
+        }
+        self.rto
+            .on_established(&self.rtt, start.syn_retransmitted, start.peer_ack_delay);
+        // RFC 5681 §3.1: one segment if the SYN or SYN-ACK was lost.
+        let segments = if start.syn_retransmitted {
+            1
+        } else {
+            self.initial_window_segments
+        };
+        self.controller = self.factory.make(&ControllerParams {
+            now,
+            mss: self.mss,
+            initial_window: self.mss.saturating_mul(segments),
+            initial_rtt: start.handshake_rtt,
+        });
+        if self.flight_size() > 0 {
+            self.rto.restart(now);
+        }
+    }
+
+    /// New data, or the FIN (one number), went out as a run of segments of one send. `range` begins at
+    /// [`snd_nxt`](Self::snd_nxt).
+    pub fn on_sent(&mut self, now: Timestamp, range: Range<Offset>) {
+        debug_assert_eq!(range.start, self.snd_nxt(), "new data is sent in order");
+        let bytes = range.end.saturating_since(self.snd_nxt());
+        if bytes == 0 {
+            return;
+        }
+        let was_idle = self.flight_size() == 0;
+        if was_idle {
+            self.progress_at = now;
+        }
+        let cwnd = self.cwnd();
+        let beyond = self
+            .flight_size()
+            .saturating_add(bytes)
+            .saturating_sub(cwnd)
+            .min(bytes);
+        if matches!(self.phase, Phase::Open) && self.duplicates.count() > 0 {
+            self.limited_transmit = self.limited_transmit.saturating_add(beyond);
+        }
+        let snapshot = self
+            .rate
+            .on_sent(now, self.pipe().saturating_add(bytes), was_idle);
+        self.scoreboard
+            .on_sent(range.end, bytes.div_ceil(self.mss), snapshot);
+        // RFC 6298 §5.1
+        self.rto.start(now);
+        self.usage
+            .on_sent(self.snd_una(), self.snd_nxt(), self.pipe(), cwnd, self.mss);
+        self.on_departed(now, bytes, false);
+    }
+
+    /// `range`, from [`next_retransmission`](Self::next_retransmission) or
+    /// [`next_speculative_retransmission`](Self::next_speculative_retransmission), went out again.
+    pub fn on_retransmitted(&mut self, now: Timestamp, range: Range<Offset>) {
+        let bytes = range.end.saturating_since(range.start);
+        let is_first = range.contains(&self.snd_una());
+        let snapshot = self
+            .rate
+            .on_sent(now, self.pipe().saturating_add(bytes), false);
+        let bytes = self.scoreboard.on_retransmitted(range, snapshot);
+        if bytes == 0 {
+            return;
+        }
+        self.owes_retransmission = false;
+        self.counters.segments_retransmitted += bytes.div_ceil(self.mss);
+        self.counters.bytes_retransmitted += bytes;
+        // RFC 6675 §6 allows to restart the timer with each retransmission in recovery. Only that of the
+        // first segment does: the timer waits for its ACK, and it is sent once per timeout.
+        if is_first {
+            self.rto.restart(now);
+        } else {
+            self.rto.start(now);
+        }
+        self.on_departed(now, bytes, true);
+    }
+
+    /// The retransmission timer expired. Does nothing but double the RTO while nothing is outstanding.
+    pub fn on_rto(&mut self, now: Timestamp) {
+        // RFC 6298 §5.5
+        self.rto.on_expired();
+        self.counters.rto_count += 1;
+        let flight_size = self.flight_size();
+        if flight_size == 0 {
+            self.rto.stop();
+            return;
+        }
+        let snapshot = self.rate.on_sent(now, self.pipe(), false);
+        let reneged = self.scoreboard.forget_reneged(snapshot);
+        self.counters.reneging_count += u64::from(reneged > 0);
+        self.counted_ahead += reneged;
+        self.duplicates.reset();
+        self.limited_transmit = 0;
+        let mut losses = Losses::new(self, now);
+        losses
+            .scoreboard
+            .mark_all_lost(&mut |piece| losses.report.on_lost(piece));
+
+        let recovery_point = self.snd_nxt();
+        self.phase = Phase::Loss { recovery_point };
+        self.recover = Some(recovery_point);
+        self.owes_retransmission = true;
+        let consecutive = self.rto.consecutive();
+        self.controller.on_timeout(&TimedOut {
+            now,
+            flight_size,
+            consecutive,
+        });
+        // RFC 6298 §5.6
+        self.rto.restart(now);
+        tracing::debug!(flight_size, consecutive, rto = ?self.rto.current(), "timeout");
+    }
+
+    /// Returns the lowest lost range that was not sent again, at most `max` bytes.
+    pub fn next_retransmission(&self, max: u64) -> Option<Range<Offset>> {
+        self.scoreboard.next_lost(max)
+    }
+
+    /// Returns a range, at most `max` bytes, that is worth sending again in recovery though it is not
+    /// known to be lost, if neither a lost range nor new data can be sent (RFC 6675 §4, `NextSeg` rule 3).
+    pub fn next_speculative_retransmission(&self, max: u64) -> Option<Range<Offset>> {
+        self.is_in_recovery()
+            .then(|| self.scoreboard.next_hole(max))
+            .flatten()
+    }
+
+    /// Returns how many payload bytes the window allows now, for new data or retransmissions; pacing is
+    /// not included. The first retransmission of an episode is always allowed, so retransmissions have to
+    /// be sent before new data.
+    pub fn send_allowance(&self, _now: Timestamp) -> u64 {
+        let (cwnd, pipe) = (self.cwnd(), self.pipe());
+        let allowed = match &self.phase {
+            Phase::FastRecovery { prr: Some(prr), .. } => prr.window().saturating_sub(pipe),
+            // RFC 3042 §2, RFC 6675 §5 step 3.3: what left the network may be replaced by new data, up to
+            // two segments, before a loss is certain.
+            Phase::Open if !self.scoreboard.is_disturbed() => {
+                let limit = cwnd.saturating_add(self.mss.saturating_mul(LIMITED_TRANSMIT_SEGMENTS));
+                cwnd.saturating_sub(pipe)
+                    .min(limit.saturating_sub(self.flight_size()))
+            }
+            // RFC 6675 §5 step C
+            Phase::Open | Phase::FastRecovery { .. } | Phase::Loss { .. } => {
+                cwnd.saturating_sub(pipe)
+            }
+        };
+        if self.must_retransmit() {
+            allowed.max(self.mss)
+        } else {
+            allowed
+        }
+    }
+
+    /// Returns when the next departure is allowed, `None` if it is at once.
+    pub fn pacing_deadline(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.must_retransmit() {
+            return None;
+        }
+        self.pacer.deadline(now, self.mss, self.pacing_rate()?)
+    }
+
+    /// Returns how many bytes may depart now in one burst; `u64::MAX` while the controller does not pace.
+    pub fn pacing_budget(&self, now: Timestamp) -> u64 {
+        let Some(rate) = self.pacing_rate() else {
+            return u64::MAX;
+        };
+        let budget = self.pacer.budget(now, self.mss, rate);
+        if self.must_retransmit() {
+            budget.max(self.mss)
+        } else {
+            budget
+        }
+    }
+
+    /// Returns the departure rate in bytes per second, `None` while the controller does not pace.
+    pub fn pacing_rate(&self) -> Option<u64> {
+        self.controller
+            .pacing_rate()
+            .map(|rate| if rate == 0 { self.mss } else { rate })
+    }
+
+    /// Returns when the retransmission timer expires, `None` if and only if nothing is outstanding.
+    pub fn rto_deadline(&self) -> Option<Timestamp> {
+        self.rto.deadline()
+    }
+
+    /// Starts the retransmission timer anew, if anything is outstanding.
+    pub fn restart_rto(&mut self, now: Timestamp) {
+        if self.flight_size() > 0 {
+            self.rto.restart(now);
+        }
+    }
+
+    /// Returns the retransmission timeout with its back-off.
+    pub fn current_rto(&self) -> Duration {
+        self.rto.current()
+    }
+
+    /// Returns how often the timer expired since `snd_una` last moved.
+    pub fn consecutive_timeouts(&self) -> u32 {
+        self.rto.consecutive()
+    }
+
+    /// Returns when the ACKs last made progress, or when the oldest outstanding data was sent if that was
+    /// later; `None` while nothing is outstanding.
+    pub fn oldest_unacked_since(&self) -> Option<Timestamp> {
+        (self.flight_size() > 0).then_some(self.progress_at)
+    }
+
+    /// Returns the bytes sent and not cumulatively acknowledged (RFC 5681 §2).
+    pub fn flight_size(&self) -> u64 {
+        self.scoreboard.flight_size()
+    }
+
+    /// Returns the bytes estimated in the network (RFC 6675 §2).
+    pub fn pipe(&self) -> u64 {
+        self.scoreboard
+            .pipe()
+            .saturating_sub(self.duplicates.held())
+    }
+
+    /// Returns the oldest unacknowledged offset.
+    pub fn snd_una(&self) -> Offset {
+        self.scoreboard.snd_una()
+    }
+
+    /// Returns the next offset to send.
+    pub fn snd_nxt(&self) -> Offset {
+        self.scoreboard.snd_nxt()
+    }
+
+    /// Says whether a fast recovery episode is in progress.
+    pub fn is_in_recovery(&self) -> bool {
+        matches!(self.phase, Phase::FastRecovery { .. })
+    }
+
+    /// The sender had nothing to send. Counts only if the window had room for a segment and no
+    /// retransmission was waiting (draft-ietf-ccwg-bbr §4.1.2.4).
+    pub fn on_app_limited(&mut self) {
+        if self.pipe().saturating_add(self.mss) <= self.cwnd() && !self.scoreboard.has_lost() {
+            self.rate.on_app_limited(self.pipe());
+        }
+    }
+
+    /// Transmission is about to resume; has an effect only if nothing is outstanding and nothing was
+    /// sent for longer than one RTO (RFC 5681 §4.1).
+    pub fn on_idle(&mut self, now: Timestamp) {
+        let Some(last) = self.last_sent_at else {
+            return;
+        };
+        let (idle, rto) = (now.saturating_since(last), self.rto.base());
+        if self.flight_size() > 0 || !self.restarts_after_idle || idle <= rto {
+            return;
+        }
+        self.controller
+            .on_idle_restart(&IdleRestart { now, idle, rto });
+        self.last_sent_at = Some(now);
+    }
+
+    /// Sets the effective send MSS in bytes.
+    pub fn set_mss(&mut self, mss: u64) {
+        let mss = mss.max(1);
+        if mss != self.mss {
+            self.mss = mss;
+            self.controller.on_mss_changed(mss);
+        }
+    }
+
+    /// Returns the congestion controller.
+    pub fn controller(&self) -> &dyn CongestionController {
+        &*self.controller
+    }
+
+    /// Returns the RTT estimator.
+    pub fn rtt(&self) -> &RttEstimator {
+        &self.rtt
+    }
+
+    /// Returns the newest delivery-rate sample.
+    pub fn latest_rate(&self) -> Option<&RateSample> {
+        self.rate.latest()
+    }
+
+    /// Returns the counters.
+    pub fn counters(&self) -> &RecoveryCounters {
+        &self.counters
+    }
+
+    /// The controller's window, at least one segment.
+    fn cwnd(&self) -> u64 {
+        self.controller.cwnd().max(self.mss)
+    }
+
+    fn must_retransmit(&self) -> bool {
+        self.owes_retransmission && self.scoreboard.has_lost()
+    }
+
+    fn on_departed(&mut self, now: Timestamp, bytes: u64, is_retransmit: bool) {
+        if let Phase::FastRecovery { prr: Some(prr), .. } = &mut self.phase {
+            prr.on_sent(bytes);
+        }
+        if let Some(rate) = self.pacing_rate() {
+            self.pacer.on_sent(now, bytes, rate);
+        }
+        self.last_sent_at = Some(now);
+        let in_flight = self.pipe();
+        self.controller.on_sent(&Sent {
+            now,
+            bytes,
+            in_flight,
+            is_retransmit,
+        });
+    }
+
+    /// Checks what the type promises.
+    #[cfg(any(test, feature = "sim", fuzzing))]
+    pub fn check_invariants(&self) {
+        self.scoreboard.check_invariants();
+        assert_eq!(
+            self.rto_deadline().is_some(),
+            self.flight_size() > 0,
+            "timer"
+        );
+        let acked = self.snd_una().saturating_since(Offset::FIRST);
+        let known = acked + self.scoreboard.sacked().bytes() + self.counted_ahead;
+        assert_eq!(self.rate.delivered(), known, "delivered");
+        assert!(
+            self.counted_ahead <= self.scoreboard.unsacked(),
+            "counted ahead"
+        );
+    }
+}
+
+/// Splits [`Recovery`] into the scoreboard and what hears of its losses.
+struct Losses<'a> {
+    scoreboard: &'a mut Scoreboard,
+    report: LossReport<'a>,
+}
+
+/// Passes losses on to the counters and the controller.
+struct LossReport<'a> {
+    now: Timestamp,
+    mss: u64,
+    rate: &'a mut RateEstimator,
+    controller: &'a mut dyn CongestionController,
+    counters: &'a mut RecoveryCounters,
+}
+
+impl<'a> Losses<'a> {
+    fn new(recovery: &'a mut Recovery, now: Timestamp) -> Self {
+        Self {
+            scoreboard: &mut recovery.scoreboard,
+            report: LossReport {
+                now,
+                mss: recovery.mss,
+                rate: &mut recovery.rate,
+                controller: &mut *recovery.controller,
+                counters: &mut recovery.counters,
+            },
+        }
+    }
+}
+
+impl LossReport<'_> {
+    /// Tells the controller of each segment of `piece`.
+    fn on_lost(&mut self, piece: &Piece) {
+        let mut left = piece.len();
+        while left > 0 {
+            let bytes = left.min(self.mss);
+            left -= bytes;
+            self.rate.on_lost(bytes);
+            self.counters.segments_lost += 1;
+            self.controller.on_lost(&Lost {
+                now: self.now,
+                bytes,
+                sent_at: piece.snapshot.sent_at,
+                tx_in_flight: piece.snapshot.tx_in_flight,
+                prior_delivered: piece.snapshot.delivered,
+                prior_lost: piece.snapshot.lost,
+                is_app_limited: piece.snapshot.is_app_limited,
+                total_lost: self.rate.lost(),
+            });
+        }
+    }
+}
+
+/// Stands in until the handshake is done and the real controller is made: one segment.
+#[derive(Debug)]
+struct BeforeHandshake;
+
+impl CongestionController for BeforeHandshake {
+    fn on_acked(&mut self, _event: &Acked) {}
+
+    fn on_recovery_entered(&mut self, _event: &RecoveryEntered) {}
+
+    fn on_timeout(&mut self, _event: &TimedOut) {}
+
+    fn cwnd(&self) -> u64 {
+        DEFAULT_MSS
+    }
+
+    fn ssthresh(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! The RTT estimator: smoothed RTT, its variation and the smallest sample (RFC 6298 §2).
+//!
+//! It takes whatever sample it is given; that no sample comes from a retransmitted segment (Karn's
+//! rule, RFC 6298 §3) is decided by the caller. With timestamps there is one sample for every ACK
+//! that advances `snd_una`, and each carries the weights of RFC 6298, 1/8 and 1/4. The division of
+//! these weights by the expected samples per round (RFC 7323 appendix G) is left out on purpose: it
+//! slows the estimator down while queues build up in slow start, and what it guards against, a
+//! variation that shrinks to nothing within a round, is met by the floor of the RTO.
+
+use std::time::Duration;
+
+use crate::congestion::RttSnapshot;
+
+/// The clock granularity `G` of RFC 6298 §2: tokio's timers and our timestamps tick in milliseconds.
+pub const GRANULARITY: Duration = Duration::from_millis(1);
+/// Samples beyond this are a peer's lie or a suspended host; they are cut to it.
+const MAX_SAMPLE: Duration = Duration::from_secs(600);
+/// Two events within one tick of a virtual clock still took some time.
+const MIN_SAMPLE: Duration = Duration::from_nanos(1);
+
+/// The RTT estimate of one connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RttEstimator {
+    /// No sample was taken yet.
+    #[default]
+    Unknown,
+    /// At least one sample was taken.
+    Known {
+        /// Smoothed RTT.
+        srtt: Duration,
+        /// RTT variation.
+        rttvar: Duration,
+        /// Smallest sample of the connection.
+        min_rtt: Duration,
+        /// Newest sample.
+        latest_rtt: Duration,
+    },
+}
+
+impl RttEstimator {
+    /// Takes a sample.
+    pub fn on_sample(&mut self, sample: Duration) {
+        let sample = sample.clamp(MIN_SAMPLE, MAX_SAMPLE);
+        *self = match *self {
+            // RFC 6298 §2.2
+            Self::Unknown => Self::Known {
+                srtt: sample,
+                rttvar: sample / 2,
+                min_rtt: sample,
+                latest_rtt: sample,
+            },
+            // RFC 6298 §2.3: RTTVAR first, with the old SRTT; alpha = 1/8, beta = 1/4.
+            Self::Known {
+                srtt,
+                rttvar,
+                min_rtt,
+                ..
+            } => Self::Known {
+                rttvar: (rttvar * 3 + srtt.abs_diff(sample)) / 4,
+                srtt: (srtt * 7 + sample) / 8,
+                min_rtt: min_rtt.min(sample),
+                latest_rtt: sample,
+            },
+        };
+    }
+
+    /// Returns the smoothed RTT, `None` before the first sample.
+    pub const fn srtt(&self) -> Option<Duration> {
+        match self {
+            Self::Unknown => None,
+            Self::Known { srtt, .. } => Some(*srtt),
+        }
+    }
+
+    /// Returns the RTT variation, `None` before the first sample.
+    pub const fn rttvar(&self) -> Option<Duration> {
+        match self {
+            Self::Unknown => None,
+            Self::Known { rttvar, .. } => Some(*rttvar),
+        }
+    }
+
+    /// Returns the smallest sample of the connection, `None` before the first one.
+    pub const fn min_rtt(&self) -> Option<Duration> {
+        match self {
+            Self::Unknown => None,
+            Self::Known { min_rtt, .. } => Some(*min_rtt),
+        }
+    }
+
+    /// Returns the newest sample, `None` before the first one.
+    pub const fn latest_rtt(&self) -> Option<Duration> {
+        match self {
+            Self::Unknown => None,
+            Self::Known { latest_rtt, .. } => Some(*latest_rtt),
+        }
+    }
+
+    /// Describes the estimate to a congestion controller, after an ACK that gave `sample`.
+    pub fn snapshot(&self, sample: Option<Duration>) -> RttSnapshot {
+        RttSnapshot {
+            sample,
+            srtt: self.srtt().unwrap_or_default(),
+            min_rtt: self.min_rtt().unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_move_the_estimate_as_the_rfc_computes() {
+        // Name, samples in µs, expected SRTT, RTTVAR and minimum in µs.
+        type Case = (&'static str, &'static [u64], u64, u64, u64);
+        let cases: [Case; 4] = [
+            // RFC 6298 §2.2: SRTT = R, RTTVAR = R/2.
+            ("first", &[100_000], 100_000, 50_000, 100_000),
+            // RTTVAR = 3/4 · 50 + 1/4 · |100 − 100| = 37.5; SRTT = 100.
+            ("same again", &[100_000, 100_000], 100_000, 37_500, 100_000),
+            // RTTVAR = 3/4 · 50 + 1/4 · |100 − 180| = 57.5; SRTT = 7/8 · 100 + 1/8 · 180 = 110.
+            ("later", &[100_000, 180_000], 110_000, 57_500, 100_000),
+            // Then RTTVAR = 3/4 · 57.5 + 1/4 · |110 − 30| = 63.125; SRTT = 7/8 · 110 + 1/8 · 30 = 100.
+            (
+                "sooner",
+                &[100_000, 180_000, 30_000],
+                100_000,
+                63_125,
+                30_000,
+            ),
+        ];
+        for (name, samples, srtt, rttvar, min_rtt) in cases {
+            let mut rtt = RttEstimator::default();
+            for &sample in samples {
+                rtt.on_sample(Duration::from_micros(sample));
+            }
+            assert_eq!(rtt.srtt(), Some(Duration::from_micros(srtt)), "{name}");
+            assert_eq!(rtt.rttvar(), Some(Duration::from_micros(rttvar)), "{name}");
+            assert_eq!(
+                rtt.min_rtt(),
+                Some(Duration::from_micros(min_rtt)),
+                "{name}"
+            );
+            let latest = samples.last().map(|&sample| Duration::from_micros(sample));
+            assert_eq!(rtt.latest_rtt(), latest, "{name}");
+        }
+    }
+
+    #[test]
+    fn absurd_samples_are_bounded() {
+        let mut rtt = RttEstimator::default();
+        rtt.on_sample(Duration::MAX);
+        rtt.on_sample(Duration::ZERO);
+        rtt.on_sample(Duration::MAX);
+        assert!(rtt.srtt() < Some(MAX_SAMPLE));
+        assert_eq!(rtt.min_rtt(), Some(MIN_SAMPLE));
+    }
+}

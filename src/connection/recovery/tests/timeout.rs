@@ -1,0 +1,230 @@
+//! The retransmission timer: RFC 6298, RFC 5681 §3.1.
+
+use super::*;
+
+#[test]
+fn the_timer_runs_while_something_is_outstanding() {
+    let mut test = RecoveryTest::new(SACK);
+    assert_eq!(test.deadline(), None);
+    test.send(2);
+    assert_eq!(test.deadline(), Some(300));
+    // RFC 6298 §5.1: it runs already.
+    test.advance(50);
+    test.send(1);
+    assert_eq!(test.deadline(), Some(300));
+    // §5.3, and a sample of 100: SRTT 100, RTTVAR 37.5 and RTO 250, from 100 on.
+    test.advance(50);
+    test.ack(1);
+    assert_eq!(test.deadline(), Some(350));
+    // A duplicate ACK acknowledges nothing new.
+    test.advance(10);
+    test.sack(1, &[(2, 3)]);
+    assert_eq!(test.deadline(), Some(350));
+    // §5.2
+    test.ack(3);
+    assert_eq!(test.deadline(), None);
+    assert_eq!(test.recovery.oldest_unacked_since(), None);
+}
+
+#[test]
+fn a_timeout_sends_everything_again_in_order_under_slow_start() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(4);
+    test.expire();
+    test.expect_timeout(4, 4, 1);
+    test.expect_pipe(0);
+    test.expect_retransmission(0);
+    test.expect_allowance(0);
+    // RFC 6298 §5.5: 600 ms after the expiry at 300.
+    assert_eq!(test.deadline(), Some(900));
+    test.advance(100);
+    test.ack(1);
+    // Slow start: cwnd is 2 segments, nothing is in flight.
+    test.expect_retransmission(1);
+    test.expect_retransmission(2);
+    test.expect_allowance(0);
+    test.advance(100);
+    test.ack(3);
+    test.expect_retransmission(3);
+    test.ack(4);
+    test.expect_no_retransmission();
+    assert_eq!(test.recovery.consecutive_timeouts(), 0);
+}
+
+#[test]
+fn timeouts_in_a_row_are_numbered_and_double_the_timeout() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(2);
+    for (consecutive, expected) in [(1, 600), (2, 1_200), (3, 2_400)] {
+        test.expire();
+        // The first time both segments are in flight, later only the one that went out again.
+        test.expect_timeout(if consecutive == 1 { 2 } else { 1 }, 2, consecutive);
+        test.expect_retransmission(0);
+        assert_eq!(test.recovery.current_rto(), ms(expected));
+        assert_eq!(test.recovery.consecutive_timeouts(), consecutive);
+    }
+    // The user timeout counts from the last progress, here the first transmission.
+    assert_eq!(test.recovery.oldest_unacked_since(), Some(Timestamp::ZERO));
+    // The window of 10 was not used: flight size 2, so ssthresh is 2 segments, and only once set.
+    assert_eq!(test.recovery.controller().ssthresh(), 2 * MSS);
+    test.ack(1);
+    assert_eq!(test.recovery.consecutive_timeouts(), 0);
+    assert_eq!(test.recovery.oldest_unacked_since(), Some(test.now));
+    test.expire();
+    test.expect_timeout(0, 1, 1);
+}
+
+#[test]
+fn without_timestamps_a_retransmission_gives_no_sample_and_keeps_the_back_off() {
+    let mut test = RecoveryTest::new(NO_SACK);
+    test.send(1);
+    test.expire();
+    test.expect_timeout(1, 1, 1);
+    test.expect_retransmission(0);
+    test.advance(100);
+    test.ack(1);
+    // RFC 6298 §3: no sample; §5: the back-off stays until there is one.
+    assert_eq!(test.last_acked().rtt.sample, None);
+    assert_eq!(test.recovery.current_rto(), ms(600));
+    test.send(1);
+    test.advance(100);
+    test.ack(2);
+    // SRTT 100, RTTVAR 37.5.
+    assert_eq!(test.last_acked().rtt.sample, Some(ms(100)));
+    assert_eq!(test.recovery.current_rto(), ms(250));
+}
+
+#[test]
+fn with_timestamps_a_retransmission_gives_a_sample_and_ends_the_back_off() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(1);
+    test.expire();
+    test.expect_timeout(1, 1, 1);
+    test.expect_retransmission(0);
+    test.advance(100);
+    test.ack(1);
+    assert_eq!(test.last_acked().rtt.sample, Some(ms(100)));
+    assert_eq!(test.recovery.current_rto(), ms(250));
+}
+
+#[test]
+fn the_sample_is_that_of_the_earliest_segment_acknowledged() {
+    let mut test = RecoveryTest::new(NO_SACK);
+    test.send(1);
+    test.advance(30);
+    test.send(1);
+    test.advance(90);
+    // A delayed ACK of both.
+    test.ack(2);
+    assert_eq!(test.last_acked().rtt.sample, Some(ms(120)));
+}
+
+#[test]
+fn sack_information_survives_a_timeout() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(5);
+    test.advance(100);
+    test.sack(0, &[(1, 2), (3, 4)]);
+    test.expire();
+    // 0, 2 and 4 are in flight.
+    test.expect_timeout(3, 5, 1);
+    test.expect_retransmission(0);
+    test.advance(100);
+    test.sack(2, &[(3, 4)]);
+    test.expect_retransmission(2);
+    test.expect_retransmission(4);
+    test.expect_no_retransmission();
+}
+
+#[test]
+fn sacked_data_that_the_peer_discarded_is_sent_again() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(4);
+    test.advance(100);
+    test.sack(0, &[(1, 3)]);
+    // 0 arrives, yet the ACK stops where the SACKed range began (RFC 2018 §8).
+    test.ack(1);
+    test.expire();
+    // 1, 2 and 3.
+    test.expect_timeout(3, 3, 1);
+    assert_eq!(test.recovery.counters().reneging_count, 1);
+    test.expect_retransmission(1);
+    test.ack(2);
+    test.expect_retransmission(2);
+    test.expect_retransmission(3);
+    // No byte was delivered twice: 4 segments.
+    test.ack(4);
+    assert_eq!(test.last_acked().total_delivered, 4 * MSS);
+}
+
+#[test]
+fn a_lost_fin_is_sent_again() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(1);
+    let fin = at(1)..at(1) + 1;
+    test.recovery.on_sent(test.now, fin.clone());
+    test.advance(100);
+    test.ack(1);
+    test.expire();
+    test.expect_heard(&[
+        Heard::Lost { bytes: 1 },
+        Heard::TimedOut {
+            flight_size: 1,
+            consecutive: 1,
+        },
+    ]);
+    assert_eq!(test.recovery.next_retransmission(MSS), Some(fin.clone()));
+    test.recovery.on_retransmitted(test.now, fin.clone());
+    assert_eq!(test.recovery.pipe(), 1);
+    let arrival = AckArrival {
+        ack: fin.end,
+        sack: &[],
+        is_duplicate: false,
+        rtt: None,
+        rtt_tsecr: None,
+        ecn_echo: false,
+    };
+    test.arrive(&arrival);
+    assert_eq!((test.recovery.flight_size(), test.deadline()), (0, None));
+}
+
+#[test]
+fn before_the_handshake_an_expiry_only_doubles_the_timeout() {
+    let mut recovery = Recovery::new(&Config::default());
+    assert_eq!(recovery.current_rto(), ms(1_000));
+    recovery.on_rto(Timestamp::from_millis(1_000));
+    recovery.on_rto(Timestamp::from_millis(3_000));
+    assert_eq!(
+        (recovery.current_rto(), recovery.rto_deadline()),
+        (ms(4_000), None)
+    );
+    let start = RecoveryStart {
+        mss: MSS,
+        sack: true,
+        timestamps: false,
+        prr: true,
+        handshake_rtt: None,
+        syn_retransmitted: true,
+        peer_ack_delay: None,
+    };
+    recovery.start(Timestamp::from_millis(4_000), start);
+    // RFC 6298 §5.7, RFC 5681 §3.1.
+    assert_eq!(
+        (recovery.current_rto(), recovery.controller().cwnd()),
+        (ms(3_000), MSS)
+    );
+    assert_eq!(recovery.consecutive_timeouts(), 0);
+}
+
+#[test]
+fn the_first_retransmission_of_an_episode_restarts_the_timer() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(5);
+    test.advance(200);
+    test.sack(0, &[(1, 4)]);
+    test.expect_recovery(1, 5, 1);
+    assert_eq!(test.deadline(), Some(300));
+    // RFC 6675 §6: its ACK comes at 300 at the earliest. The RTO is 300.
+    test.expect_retransmission(0);
+    assert_eq!(test.deadline(), Some(500));
+}

@@ -1,0 +1,111 @@
+//! What may be sent: window validation, idle restart, pacing, delivery rate.
+
+use super::*;
+
+#[test]
+fn a_window_that_is_not_used_is_reported_so() {
+    // Segments sent of a window of 10, whether that counts as limited: half of it in slow start.
+    for (segments, expected) in [(10, true), (6, true), (5, false), (1, false)] {
+        let mut test = RecoveryTest::new(SACK);
+        test.send(segments);
+        test.advance(100);
+        test.ack(1);
+        assert_eq!(test.last_acked().is_cwnd_limited, expected, "{segments}");
+    }
+}
+
+#[test]
+fn the_window_restarts_after_an_idle_timeout() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(1);
+    test.advance(100);
+    test.ack(1);
+    // Sent at 0, idle for 250: the RTO of 250 is not exceeded.
+    test.advance(150);
+    test.recovery.on_idle(test.now);
+    test.expect_heard(&[]);
+    test.advance(1);
+    test.recovery.on_idle(test.now);
+    test.recovery.on_idle(test.now);
+    test.expect_heard(&[Heard::IdleRestart]);
+}
+
+#[test]
+fn departures_are_spaced_but_a_due_retransmission_is_not() {
+    // 100 kB/s: one segment in 10 ms.
+    let mut test = RecoveryTest::new(Setup {
+        pacing_rate: Some(100_000),
+        ..SACK
+    });
+    assert_eq!(test.recovery.pacing_budget(test.now), 2 * MSS);
+    test.send(2);
+    assert_eq!(
+        test.recovery.pacing_deadline(test.now),
+        Some(Timestamp::from_millis(10))
+    );
+    assert_eq!(test.recovery.pacing_budget(test.now), 0);
+    test.send(8);
+    test.sack(0, &[(1, 4)]);
+    test.expect_recovery(1, 10, 6);
+    assert_eq!(test.recovery.pacing_deadline(test.now), None);
+    assert_eq!(test.recovery.pacing_budget(test.now), MSS);
+    test.expect_retransmission(0);
+    // 11 segments are 110 ms; the burst covers 20, the next needs 10.
+    assert_eq!(
+        test.recovery.pacing_deadline(test.now),
+        Some(Timestamp::from_millis(100))
+    );
+}
+
+#[test]
+fn without_a_pacing_rate_nothing_is_spaced() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(10);
+    assert_eq!(test.recovery.pacing_deadline(test.now), None);
+    assert_eq!(test.recovery.pacing_budget(test.now), u64::MAX);
+    let mut stopped = RecoveryTest::new(Setup {
+        pacing_rate: Some(0),
+        ..SACK
+    });
+    // Zero is one segment per second.
+    assert_eq!(stopped.recovery.pacing_rate(), Some(MSS));
+    stopped.send(2);
+    assert_eq!(
+        stopped.recovery.pacing_deadline(stopped.now),
+        Some(Timestamp::from_millis(1_000))
+    );
+}
+
+#[test]
+fn an_ack_carries_a_delivery_rate() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(10);
+    test.advance(100);
+    test.ack(10);
+    let rate = test.last_acked().rate.unwrap();
+    // 10,000 bytes in 100 ms.
+    assert_eq!(
+        (rate.bytes_per_second(), rate.is_app_limited),
+        (100_000, false)
+    );
+    assert_eq!(rate.tx_in_flight, 10 * MSS);
+    // With the window empty, the application is the limit; with it full, it is not.
+    test.recovery.on_app_limited();
+    test.send(1);
+    test.advance(100);
+    test.ack(11);
+    assert!(test.last_acked().rate.unwrap().is_app_limited);
+    test.send(30);
+    test.recovery.on_app_limited();
+    test.advance(100);
+    test.ack(41);
+    assert!(!test.last_acked().rate.unwrap().is_app_limited);
+}
+
+#[test]
+fn a_window_below_one_segment_counts_as_one() {
+    let mut test = RecoveryTest::new(SACK);
+    test.recovery.set_mss(20_000);
+    // The window is 10,000 bytes.
+    assert_eq!(test.recovery.send_allowance(test.now), 20_000);
+}
