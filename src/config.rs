@@ -13,11 +13,9 @@ const MAX_DATAGRAM: usize = 65_507;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// What a socket does with a connection that is dropped without [`shutdown`], with everything read.
+/// What a socket does with a connection that is dropped without `shutdown`, with everything read.
 ///
 /// Dropping with unread data always sends RST (RFC 9293 §3.10.4, RFC 2525 §2.17).
-///
-/// [`shutdown`]: tokio::io::AsyncWriteExt::shutdown
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum DropPolicy {
@@ -50,6 +48,7 @@ pub struct Config {
     pub(crate) congestion: CongestionControl,
     pub(crate) initial_window_segments: u32,
     pub(crate) slow_start_after_idle: bool,
+    pub(crate) prr: bool,
     pub(crate) send_buffer: usize,
     pub(crate) receive_buffer: usize,
     pub(crate) datagram_size: usize,
@@ -89,6 +88,7 @@ impl Default for Config {
             // RFC 6928 §2
             initial_window_segments: 10,
             slow_start_after_idle: true,
+            prr: true,
             // 300 ms at 100 Mbit/s, or 30 ms at 1 Gbit/s.
             send_buffer: 4 * MIB,
             // 100 ms at 1 Gbit/s is 12.5 MB; the next power of two. Memory is used only for what arrived.
@@ -139,12 +139,16 @@ impl Default for Config {
 impl Config {
     /// Starts from the defaults.
     pub fn builder() -> ConfigBuilder {
-        ConfigBuilder { config: Self::default() }
+        ConfigBuilder {
+            config: Self::default(),
+        }
     }
 
     /// Starts from this configuration.
     pub fn to_builder(&self) -> ConfigBuilder {
-        ConfigBuilder { config: self.clone() }
+        ConfigBuilder {
+            config: self.clone(),
+        }
     }
 }
 
@@ -171,6 +175,14 @@ impl ConfigBuilder {
     /// Falls back to slow start after an idle period of one RTO (RFC 5681 §4.1). Default: true.
     pub fn slow_start_after_idle(mut self, enabled: bool) -> Self {
         self.config.slow_start_after_idle = enabled;
+        self
+    }
+
+    /// Reduces the window proportionally during recovery (RFC 9937), for controllers that
+    /// [leave it to the core](crate::congestion::CongestionController::uses_prr). Default: true. Without it,
+    /// sending stops until half a window has drained (RFC 6675).
+    pub fn prr(mut self, enabled: bool) -> Self {
+        self.config.prr = enabled;
         self
     }
 
@@ -382,29 +394,119 @@ impl ConfigBuilder {
     pub fn build(self) -> Result<Config, ConfigError> {
         let c = &self.config;
         let minute = Duration::from_secs(60);
-        in_range("initial_window", c.initial_window_segments as usize, 1, 1_000, "1 to 1000 segments")?;
-        in_range("send_buffer", c.send_buffer, 4 * KIB, 1024 * MIB, "4 KiB to 1 GiB")?;
-        in_range("receive_buffer", c.receive_buffer, 4 * KIB, 1024 * MIB, "4 KiB to 1 GiB")?;
-        in_range("datagram_size", c.datagram_size, 512, MAX_DATAGRAM, "512 to 65507 bytes")?;
-        in_range("mss", usize::from(c.mss), 64, MAX_DATAGRAM - HEADER_LEN, "64 to 65487 bytes")?;
+        in_range(
+            "initial_window",
+            c.initial_window_segments as usize,
+            1,
+            1_000,
+            "1 to 1000 segments",
+        )?;
+        in_range(
+            "send_buffer",
+            c.send_buffer,
+            4 * KIB,
+            1024 * MIB,
+            "4 KiB to 1 GiB",
+        )?;
+        in_range(
+            "receive_buffer",
+            c.receive_buffer,
+            4 * KIB,
+            1024 * MIB,
+            "4 KiB to 1 GiB",
+        )?;
+        in_range(
+            "datagram_size",
+            c.datagram_size,
+            512,
+            MAX_DATAGRAM,
+            "512 to 65507 bytes",
+        )?;
+        in_range(
+            "mss",
+            usize::from(c.mss),
+            64,
+            MAX_DATAGRAM - HEADER_LEN,
+            "64 to 65487 bytes",
+        )?;
         in_range("syn_retries", c.syn_retries as usize, 0, 255, "0 to 255")?;
         in_range("data_retries", c.data_retries as usize, 0, 255, "0 to 255")?;
-        in_range("keepalive_probes", c.keepalive_probes as usize, 1, 255, "1 to 255")?;
-        in_range("time_wait_capacity", c.time_wait_capacity, 0, 1 << 24, "0 to 2^24 records")?;
+        in_range(
+            "keepalive_probes",
+            c.keepalive_probes as usize,
+            1,
+            255,
+            "1 to 255",
+        )?;
+        in_range(
+            "time_wait_capacity",
+            c.time_wait_capacity,
+            0,
+            1 << 24,
+            "0 to 2^24 records",
+        )?;
         in_range("backlog", c.backlog, 1, 1 << 20, "1 to 2^20 connections")?;
-        in_range("max_connections", c.max_connections, 1, 1 << 24, "1 to 2^24 connections")?;
-        in_range("max_memory", c.max_memory, 64 * KIB, usize::MAX, "at least 64 KiB")?;
-        in_range("reset_rate_limit", c.reset_rate_limit as usize, 0, 1_000_000, "0 to 1000000")?;
-        in_range("challenge_ack_limit", c.challenge_ack_limit as usize, 0, 1_000_000, "0 to 1000000")?;
+        in_range(
+            "max_connections",
+            c.max_connections,
+            1,
+            1 << 24,
+            "1 to 2^24 connections",
+        )?;
+        in_range(
+            "max_memory",
+            c.max_memory,
+            64 * KIB,
+            usize::MAX,
+            "at least 64 KiB",
+        )?;
+        in_range(
+            "reset_rate_limit",
+            c.reset_rate_limit as usize,
+            0,
+            1_000_000,
+            "0 to 1000000",
+        )?;
+        in_range(
+            "challenge_ack_limit",
+            c.challenge_ack_limit as usize,
+            0,
+            1_000_000,
+            "0 to 1000000",
+        )?;
 
         let tick = Duration::from_millis(1);
-        within("ack_delay", c.ack_delay, Duration::ZERO, Duration::from_millis(500), "0 to 500 ms")?;
+        within(
+            "ack_delay",
+            c.ack_delay,
+            Duration::ZERO,
+            Duration::from_millis(500),
+            "0 to 500 ms",
+        )?;
         within("initial_rto", c.initial_rto, tick, minute, "1 ms to 60 s")?;
         within("min_rto", c.min_rto, tick, minute, "1 ms to 60 s")?;
-        within("max_rto", c.max_rto, Duration::from_secs(1), 10 * minute, "1 s to 10 min")?;
+        within(
+            "max_rto",
+            c.max_rto,
+            Duration::from_secs(1),
+            10 * minute,
+            "1 s to 10 min",
+        )?;
         within("linger", c.linger, Duration::ZERO, 60 * minute, "0 to 1 h")?;
-        within("time_wait", c.time_wait, Duration::ZERO, 4 * minute, "0 to 4 min")?;
-        within("keepalive_interval", c.keepalive_interval, tick, Duration::MAX, "at least 1 ms")?;
+        within(
+            "time_wait",
+            c.time_wait,
+            Duration::ZERO,
+            4 * minute,
+            "0 to 4 min",
+        )?;
+        within(
+            "keepalive_interval",
+            c.keepalive_interval,
+            tick,
+            Duration::MAX,
+            "at least 1 ms",
+        )?;
         let optional = [
             ("connect_timeout", c.connect_timeout),
             ("user_timeout", c.user_timeout),
@@ -438,7 +540,11 @@ fn in_range(
     if (low..=high).contains(&value) {
         return Ok(());
     }
-    Err(ConfigError::OutOfRange { field, value: value.to_string(), range })
+    Err(ConfigError::OutOfRange {
+        field,
+        value: value.to_string(),
+        range,
+    })
 }
 
 fn within(
@@ -451,7 +557,11 @@ fn within(
     if (low..=high).contains(&value) {
         return Ok(());
     }
-    Err(ConfigError::OutOfRange { field, value: format!("{value:?}"), range })
+    Err(ConfigError::OutOfRange {
+        field,
+        value: format!("{value:?}"),
+        range,
+    })
 }
 
 #[cfg(test)]
@@ -469,8 +579,14 @@ mod tests {
             ("datagram_size", Config::builder().datagram_size(100)),
             ("mss", Config::builder().mss(63)),
             ("send_buffer", Config::builder().send_buffer(0)),
-            ("ack_delay", Config::builder().ack_delay(Duration::from_secs(1))),
-            ("user_timeout", Config::builder().user_timeout(Some(Duration::ZERO))),
+            (
+                "ack_delay",
+                Config::builder().ack_delay(Duration::from_secs(1)),
+            ),
+            (
+                "user_timeout",
+                Config::builder().user_timeout(Some(Duration::ZERO)),
+            ),
             ("keepalive_probes", Config::builder().keepalive_probes(0)),
         ];
         for (name, builder) in cases {
@@ -483,8 +599,15 @@ mod tests {
 
     #[test]
     fn an_inverted_rto_range_is_a_conflict() {
-        let builder =
-            Config::builder().min_rto(Duration::from_secs(5)).max_rto(Duration::from_secs(2));
-        assert!(matches!(builder.build(), Err(ConfigError::Conflict { field: "min_rto", .. })));
+        let builder = Config::builder()
+            .min_rto(Duration::from_secs(5))
+            .max_rto(Duration::from_secs(2));
+        assert!(matches!(
+            builder.build(),
+            Err(ConfigError::Conflict {
+                field: "min_rto",
+                ..
+            })
+        ));
     }
 }

@@ -64,7 +64,12 @@ impl Sub<Duration> for Timestamp {
 
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:09}s", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+        write!(
+            f,
+            "{}.{:09}s",
+            self.0 / 1_000_000_000,
+            self.0 % 1_000_000_000
+        )
     }
 }
 
@@ -88,7 +93,10 @@ mod tests {
         assert_eq!(Timestamp::MAX + Duration::from_secs(1), Timestamp::MAX);
         assert_eq!(Timestamp::ZERO - Duration::from_secs(1), Timestamp::ZERO);
         assert_eq!(Timestamp::ZERO + Duration::MAX, Timestamp::MAX);
-        assert_eq!(Timestamp::ZERO.saturating_since(Timestamp::MAX), Duration::ZERO);
+        assert_eq!(
+            Timestamp::ZERO.saturating_since(Timestamp::MAX),
+            Duration::ZERO
+        );
     }
 
     #[test]
@@ -96,7 +104,10 @@ mod tests {
         let t = Timestamp::from_millis(1_500);
         assert_eq!(t.as_nanos(), 1_500_000_000);
         assert_eq!((t + Duration::from_micros(999)).as_millis(), 1_500);
-        assert_eq!(t.saturating_since(Timestamp::from_millis(500)), Duration::from_secs(1));
+        assert_eq!(
+            t.saturating_since(Timestamp::from_millis(500)),
+            Duration::from_secs(1)
+        );
         assert_eq!(format!("{t}"), "1.500000000s");
     }
 }

@@ -1,10 +1,639 @@
-//! The sans-IO connection.
+//! `Connection`: the sans-IO state machine of one connection (RFC 9293).
+//!
+//! It owns no socket and reads no clock. The caller feeds it segments, timeouts and the application's
+//! wishes, each with the time, and after a batch of inputs drains what comes out:
+//!
+//! 1. [`poll_transmit`](Connection::poll_transmit) until it returns `None`;
+//! 2. [`poll_event`](Connection::poll_event) until it returns `None`;
+//! 3. [`poll_timeout`](Connection::poll_timeout): when to call
+//!    [`handle_timeout`](Connection::handle_timeout) if nothing else happens before.
+//!
+//! `now` never goes backwards from one call to the next.
+//!
+//! Sender and receiver are separate state machines that do not know each other; `ingress` and `egress`
+//! know both.
 
+#![allow(
+    unreachable_pub,
+    unnameable_types,
+    clippy::exhaustive_enums,
+    clippy::exhaustive_structs,
+    reason = "public only within `internals`, which some builds leave out and semver does not bind"
+)]
+
+mod egress;
+mod handshake;
+mod ingress;
 mod offset;
 mod range_set;
 mod receiver;
 mod recovery;
+mod sender;
 mod state;
+mod teardown;
+mod timers;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use self::egress::Outbox;
+use self::handshake::Handshake;
+pub use self::handshake::Negotiated;
 pub use self::offset::Offset;
+use self::receiver::{Receiver, ReceiverParams};
+use self::sender::{Blocked, Sender};
 pub use self::state::State;
+use self::teardown::Ending;
+pub use self::teardown::TimeWaitRecord;
+use self::timers::{Timer, TimerTable};
+use crate::congestion::RateSample;
+use crate::wire::{Integrity, Segment, SeqNumber};
+use crate::{Config, ConnectionError, ConnectionStats, TimeoutCause, Timestamp};
+
+/// What identifies a connection within its endpoint and seeds its numbers; drawn by the endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenParams {
+    /// Our virtual port.
+    pub local_port: u16,
+    /// The peer's virtual port.
+    pub remote_port: u16,
+    /// Our initial sequence number (RFC 6528).
+    pub iss: SeqNumber,
+    /// Added to the millisecond clock in our timestamps (RFC 7323 §5.4).
+    pub timestamp_offset: u32,
+}
+
+/// Something the application may be waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The handshake is done.
+    Connected,
+    /// There is something to read, or the end of the stream.
+    Readable,
+    /// There is room to write.
+    Writable,
+    /// [`finish_status`](Connection::finish_status) became `Ok(true)`.
+    Finished,
+    /// The connection is over; [`error`](Connection::error) says why, or `None` for an orderly end.
+    Closed,
+}
+
+/// Why a write took nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WriteError {
+    /// The buffer is full; [`Event::Writable`] follows.
+    Blocked,
+    /// The application finished the stream.
+    Finished,
+    /// The connection is over.
+    Closed(ConnectionError),
+}
+
+/// Why a read gave nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReadError {
+    /// Nothing has arrived; [`Event::Readable`] follows.
+    Blocked,
+    /// The connection is over and everything that arrived was read.
+    Closed(ConnectionError),
+}
+
+/// What [`Connection::poll_transmit`] wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit {
+    /// Bytes written to the buffer.
+    pub len: usize,
+    /// Size of every segment but the last, which may be shorter.
+    pub segment_size: usize,
+    /// Number of segments.
+    pub segments: usize,
+}
+
+/// One connection.
+///
+/// Invariants, besides those of its parts:
+/// - `handshake` is present exactly in SYN-SENT and SYN-RECEIVED;
+/// - `negotiated` is present in every synchronized state;
+/// - once the state is CLOSED nothing but one pending RST goes out.
+#[derive(Debug)]
+pub struct Connection {
+    config: Arc<Config>,
+    local_port: u16,
+    remote_port: u16,
+    iss: SeqNumber,
+    /// The peer's initial sequence number; meaningful once its SYN arrived.
+    irs: SeqNumber,
+    state: State,
+    handshake: Option<Handshake>,
+    negotiated: Option<Negotiated>,
+    sender: Sender,
+    receiver: Receiver,
+    timestamp_offset: u32,
+    /// TS.Recent and when it was set (RFC 7323 §4.3).
+    ts_recent: Option<(u32, Timestamp)>,
+    /// Last.ACK.sent (RFC 7323 §4.3).
+    last_ack_sent: Offset,
+    outbox: Outbox,
+    /// When an acceptable segment last arrived.
+    last_heard: Timestamp,
+    /// Keepalive probes sent since then.
+    keepalive_probes: u32,
+    challenge_acks: ChallengeLimit,
+    ending: Ending,
+    events: Events,
+    counters: Counters,
+}
+
+/// Counters that belong to neither sender nor receiver.
+#[derive(Debug, Default)]
+struct Counters {
+    segments_sent: u64,
+    segments_received: u64,
+    segments_retransmitted: u64,
+    segments_unacceptable: u64,
+    bytes_sent: u64,
+    bytes_retransmitted: u64,
+    keepalive_probes: u64,
+    challenge_acks: u64,
+}
+
+/// Events not yet taken, at most one of each kind.
+#[derive(Debug, Default)]
+struct Events([bool; 5]);
+
+impl Events {
+    const ORDER: [Event; 5] = [
+        Event::Connected,
+        Event::Readable,
+        Event::Writable,
+        Event::Finished,
+        Event::Closed,
+    ];
+
+    fn push(&mut self, event: Event) {
+        if let Some(slot) = self.0.get_mut(event as usize) {
+            *slot = true;
+        }
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let slot = self
+            .0
+            .iter_mut()
+            .zip(Self::ORDER)
+            .find(|(is_set, _)| **is_set);
+        slot.map(|(is_set, event)| {
+            *is_set = false;
+            event
+        })
+    }
+}
+
+/// Limits challenge ACKs per second (RFC 5961 §7).
+#[derive(Debug)]
+struct ChallengeLimit {
+    per_second: u32,
+    window_began: Timestamp,
+    sent: u32,
+}
+
+impl ChallengeLimit {
+    fn admits(&mut self, now: Timestamp) -> bool {
+        if now.saturating_since(self.window_began) >= Duration::from_secs(1) {
+            self.window_began = now;
+            self.sent = 0;
+        }
+        let admitted = self.sent < self.per_second;
+        self.sent += u32::from(admitted);
+        admitted
+    }
+}
+
+impl Connection {
+    /// Opens actively: enters SYN-SENT, and the SYN comes out of
+    /// [`poll_transmit`](Self::poll_transmit). If the peer's SYN crosses it, the open is simultaneous.
+    pub fn connect(now: Timestamp, config: Arc<Config>, params: &OpenParams) -> Self {
+        Self::new(
+            now,
+            config,
+            params,
+            State::SynSent,
+            Some(Handshake::new(now, false)),
+        )
+    }
+
+    /// Opens passively: enters SYN-RECEIVED for the listener that got `syn`.
+    pub fn accept(
+        now: Timestamp,
+        config: Arc<Config>,
+        params: &OpenParams,
+        syn: &Segment<'_>,
+    ) -> Self {
+        let handshake = Handshake::new(now, true);
+        let mut connection = Self::new(now, config, params, State::SynReceived, Some(handshake));
+        connection.take_syn(now, syn);
+        connection
+    }
+
+    /// Enters ESTABLISHED from a valid SYN cookie (RFC 4987 §3.6). The caller then feeds `ack`, the
+    /// segment that brought the cookie, to [`handle_segment`](Self::handle_segment).
+    pub fn from_cookie(
+        now: Timestamp,
+        config: Arc<Config>,
+        params: &OpenParams,
+        negotiated: &Negotiated,
+        ack: &Segment<'_>,
+    ) -> Self {
+        let mut handshake = Handshake::new(now, true);
+        handshake.is_due = false;
+        handshake.negotiated = Some(*negotiated);
+        let mut connection = Self::new(now, config, params, State::SynReceived, Some(handshake));
+        connection.irs = ack.header.seq + u32::MAX;
+        connection.ts_recent = ack.header.options.timestamps.map(|ts| (ts.tsval, now));
+        connection
+    }
+
+    fn new(
+        now: Timestamp,
+        config: Arc<Config>,
+        params: &OpenParams,
+        state: State,
+        handshake: Option<Handshake>,
+    ) -> Self {
+        Self {
+            local_port: params.local_port,
+            remote_port: params.remote_port,
+            iss: params.iss,
+            irs: SeqNumber::default(),
+            state,
+            handshake,
+            negotiated: None,
+            sender: Sender::new(&config),
+            receiver: Receiver::new(&ReceiverParams {
+                capacity: config.receive_buffer,
+                ack_delay: config.ack_delay,
+            }),
+            timestamp_offset: params.timestamp_offset,
+            ts_recent: None,
+            last_ack_sent: Offset::ZERO,
+            outbox: Outbox::default(),
+            last_heard: now,
+            keepalive_probes: 0,
+            challenge_acks: ChallengeLimit {
+                per_second: config.challenge_ack_limit,
+                window_began: now,
+                sent: 0,
+            },
+            ending: Ending::default(),
+            events: Events::default(),
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// Returns our virtual port.
+    pub fn local_port(&self) -> u16 {
+        self.local_port
+    }
+
+    /// Returns the peer's virtual port.
+    pub fn remote_port(&self) -> u16 {
+        self.remote_port
+    }
+
+    /// Returns the state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Returns the integrity check that segments without SYN must pass; `None` means either, because
+    /// nothing is agreed yet. Segments with SYN always carry the plain sum.
+    pub fn expected_integrity(&self) -> Option<Integrity> {
+        let negotiated = self
+            .negotiated
+            .or_else(|| self.handshake.as_ref()?.negotiated);
+        negotiated.map(|negotiated| negotiated.integrity())
+    }
+
+    /// Takes the next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// Copies a prefix of `data` into the send buffer and returns its length. Data may be written
+    /// before the handshake is done.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`]; nothing was taken.
+    pub fn write(&mut self, _now: Timestamp, data: &[u8]) -> Result<usize, WriteError> {
+        self.may_write()?;
+        match self.sender.write(data) {
+            0 if !data.is_empty() => Err(WriteError::Blocked),
+            taken => Ok(taken),
+        }
+    }
+
+    /// Takes a prefix of `data` into the send buffer, without copying unless it is small, and returns
+    /// its length.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`]; nothing was taken.
+    pub fn write_chunk(&mut self, _now: Timestamp, data: &mut Bytes) -> Result<usize, WriteError> {
+        self.may_write()?;
+        let was_empty = data.is_empty();
+        match self.sender.write_chunk(data) {
+            0 if !was_empty => Err(WriteError::Blocked),
+            taken => Ok(taken),
+        }
+    }
+
+    fn may_write(&self) -> Result<(), WriteError> {
+        if self.sender.is_finished() {
+            return Err(WriteError::Finished);
+        }
+        if self.state == State::Closed {
+            return Err(WriteError::Closed(self.closing_error()));
+        }
+        Ok(())
+    }
+
+    /// Copies received bytes into `buf` and returns their number; `Ok(0)` for a buffer that is not
+    /// empty is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] when there is nothing to read. An error of the connection is reported after the
+    /// bytes that arrived before it.
+    pub fn read(&mut self, _now: Timestamp, buf: &mut [u8]) -> Result<usize, ReadError> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        match self.receiver.read(buf) {
+            0 => self.nothing_to_read().map(|()| 0),
+            taken => Ok(taken),
+        }
+    }
+
+    /// Takes up to `max` received bytes as one chunk; `Ok(None)` is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_chunk(&mut self, _now: Timestamp, max: usize) -> Result<Option<Bytes>, ReadError> {
+        match self.receiver.read_chunk(max) {
+            None => self.nothing_to_read().map(|()| None),
+            chunk => Ok(chunk),
+        }
+    }
+
+    /// Copies received bytes into `buf` without taking them.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn peek(&self, buf: &mut [u8]) -> Result<usize, ReadError> {
+        match self.receiver.peek(buf) {
+            0 if !buf.is_empty() => self.nothing_to_read().map(|()| 0),
+            seen => Ok(seen),
+        }
+    }
+
+    /// Says why a read finds nothing: `Ok` is the end of the stream.
+    fn nothing_to_read(&self) -> Result<(), ReadError> {
+        if self.receiver.is_eof() {
+            return Ok(());
+        }
+        if self.state == State::Closed {
+            return Err(ReadError::Closed(self.closing_error()));
+        }
+        Err(ReadError::Blocked)
+    }
+
+    /// Pushes out what Nagle's algorithm holds back; does not wait for anything.
+    pub fn flush(&mut self, _now: Timestamp) {
+        self.sender.flush();
+    }
+
+    /// Turns Nagle's algorithm off or on; turning it off pushes out what it holds back.
+    pub fn set_nodelay(&mut self, _now: Timestamp, nodelay: bool) {
+        self.sender.set_nodelay(nodelay);
+    }
+
+    /// Says whether Nagle's algorithm is off.
+    pub fn nodelay(&self) -> bool {
+        self.sender.nodelay()
+    }
+
+    /// Returns the bytes of memory that the connection's buffers hold.
+    pub fn memory(&self) -> usize {
+        self.sender.memory() + self.receiver.memory()
+    }
+
+    /// Returns the deadlines of all timers.
+    fn timers(&self) -> TimerTable {
+        let mut table = TimerTable::new();
+        let config = &self.config;
+        if let Some(handshake) = &self.handshake {
+            table.set(Timer::Handshake, handshake.deadline);
+            let limit = config.connect_timeout;
+            table.set(Timer::Connect, limit.map(|limit| handshake.started + limit));
+        }
+        if self.state.is_synchronized() && self.state != State::TimeWait {
+            table.set(Timer::Retransmit, self.sender.recovery().rto_deadline());
+            table.set(Timer::Persist, self.sender.persist_deadline());
+            if let Blocked::Pacing(deadline) = self.sender.blocked() {
+                table.set(Timer::Pacing, Some(deadline));
+            }
+            let unanswered = self.sender.unanswered_since().zip(config.user_timeout);
+            table.set(Timer::User, unanswered.map(|(since, limit)| since + limit));
+            table.set(Timer::Keepalive, self.keepalive_deadline());
+            table.set(
+                Timer::Idle,
+                config.idle_timeout.map(|limit| self.last_heard + limit),
+            );
+        }
+        if self.state.is_synchronized() {
+            table.set(Timer::DelayedAck, self.receiver.ack_deadline());
+        }
+        table.set(Timer::Linger, self.ending.linger_deadline(self.state));
+        table.set(Timer::TimeWait, self.ending.time_wait_deadline(self.state));
+        table
+    }
+
+    /// When the next keepalive probe is due: not while data or a probe of a closed window is out,
+    /// which find out the same.
+    fn keepalive_deadline(&self) -> Option<Timestamp> {
+        let idle = self.config.keepalive?;
+        if self.sender.unanswered_since().is_some() || self.sender.persist_deadline().is_some() {
+            return None;
+        }
+        let interval = self
+            .config
+            .keepalive_interval
+            .saturating_mul(self.keepalive_probes);
+        Some(self.last_heard + idle + interval)
+    }
+
+    /// Returns when [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.timers().earliest()
+    }
+
+    /// Acts on every timer that has expired at `now`; calling it early is harmless.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        let table = self.timers();
+        for timer in Timer::ALL {
+            // An earlier one may have ended the connection.
+            if table.is_expired(*timer, now) && self.state != State::Closed {
+                self.on_timer(now, *timer);
+            }
+        }
+    }
+
+    fn on_timer(&mut self, now: Timestamp, timer: Timer) {
+        let retries = self.config.data_retries;
+        match timer {
+            Timer::Handshake => self.on_handshake_timeout(),
+            Timer::Connect => {
+                if let Some(limit) = self.config.connect_timeout {
+                    self.time_out(TimeoutCause::ConnectTimeout(limit), false);
+                }
+            }
+            Timer::Retransmit => {
+                if self.sender.is_retry_limit_reached(retries) {
+                    self.time_out(TimeoutCause::DataRetries { retries }, false);
+                } else {
+                    self.sender.on_rto(now);
+                }
+            }
+            Timer::Persist => {
+                if self.sender.unanswered_probes() >= retries.max(1) {
+                    self.time_out(TimeoutCause::DataRetries { retries }, false);
+                } else {
+                    self.sender.on_persist_timeout();
+                }
+            }
+            Timer::User => {
+                if let Some(limit) = self.config.user_timeout {
+                    self.time_out(TimeoutCause::UserTimeout(limit), true);
+                }
+            }
+            Timer::Keepalive => {
+                if self.keepalive_probes >= self.config.keepalive_probes {
+                    let probes = self.keepalive_probes;
+                    self.time_out(TimeoutCause::Keepalive { probes }, true);
+                } else {
+                    self.outbox.keepalive_due = true;
+                    self.keepalive_probes += 1;
+                }
+            }
+            Timer::Idle => {
+                if let Some(limit) = self.config.idle_timeout {
+                    self.time_out(TimeoutCause::IdleTimeout(limit), true);
+                }
+            }
+            Timer::Linger => self.on_linger_timeout(),
+            Timer::TimeWait => self.close_orderly(),
+            // What they hold back comes out of the next `poll_transmit`.
+            Timer::Pacing | Timer::DelayedAck => {}
+        }
+    }
+
+    fn on_handshake_timeout(&mut self) {
+        let Some(handshake) = &mut self.handshake else {
+            return;
+        };
+        if handshake.retries >= self.config.syn_retries {
+            let retries = handshake.retries;
+            self.time_out(TimeoutCause::SynRetries { retries }, false);
+        } else {
+            handshake.retries += 1;
+            handshake.is_due = true;
+        }
+    }
+
+    /// Our timestamp clock: milliseconds (RFC 7323 §5.4), shifted by the connection's own offset.
+    fn tsval(&self, now: Timestamp) -> u32 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the clock is taken modulo 2^32"
+        )]
+        let millis = now.as_millis() as u32;
+        millis.wrapping_add(self.timestamp_offset)
+    }
+
+    /// Returns a snapshot of what the connection has counted and estimated.
+    pub fn stats(&self) -> ConnectionStats {
+        let recovery = self.sender.recovery();
+        let rtt = recovery.rtt();
+        let counted = recovery.counters();
+        let rate = recovery.latest_rate();
+        let received = self.receiver.counters();
+        ConnectionStats {
+            state: self.state,
+            srtt: rtt.srtt(),
+            rttvar: rtt.rttvar(),
+            min_rtt: rtt.min_rtt(),
+            latest_rtt: rtt.latest_rtt(),
+            rto: recovery.current_rto(),
+            cwnd: recovery.controller().cwnd(),
+            ssthresh: recovery.controller().ssthresh(),
+            flight_size: recovery.flight_size(),
+            bytes_in_flight: recovery.pipe(),
+            pacing_rate: recovery.pacing_rate(),
+            delivery_rate: rate.map_or(0, RateSample::bytes_per_second),
+            is_app_limited: rate.is_some_and(|rate| rate.is_app_limited),
+            mss: usize::try_from(self.sender.mss()).unwrap_or(usize::MAX),
+            datagram_size: self.config.datagram_size,
+            snd_wnd: self.sender.snd_wnd(),
+            rcv_wnd: self.receiver.rcv_wnd(),
+            send_buffer_bytes: self.sender.buffered(),
+            receive_buffer_bytes: self.receiver.readable_bytes(),
+            out_of_order_bytes: self.receiver.out_of_order_bytes(),
+            segments_sent: self.counters.segments_sent,
+            segments_received: self.counters.segments_received,
+            segments_retransmitted: self.counters.segments_retransmitted,
+            segments_lost: counted.segments_lost,
+            segments_duplicate: received.segments_duplicate,
+            segments_out_of_order: received.segments_out_of_order,
+            bytes_sent: self.counters.bytes_sent,
+            bytes_acked: recovery.snd_una().get().saturating_sub(1),
+            bytes_received: received.bytes_received,
+            bytes_retransmitted: self.counters.bytes_retransmitted,
+            rto_count: counted.rto_count,
+            fast_recovery_count: counted.fast_recovery_count,
+            zero_window_probes: self.sender.zero_window_probes(),
+            keepalive_probes: self.counters.keepalive_probes,
+            segments_unacceptable: self.counters.segments_unacceptable,
+            challenge_acks: self.counters.challenge_acks,
+        }
+    }
+
+    /// Panics if an invariant of the connection or of one of its parts does not hold.
+    #[cfg(any(test, fuzzing, feature = "sim"))]
+    pub fn check_invariants(&self) {
+        let in_handshake = matches!(self.state, State::SynSent | State::SynReceived);
+        assert_eq!(
+            self.handshake.is_some(),
+            in_handshake,
+            "handshake in {:?}",
+            self.state
+        );
+        if self.state.is_synchronized() {
+            assert!(
+                self.negotiated.is_some(),
+                "nothing negotiated in {:?}",
+                self.state
+            );
+        }
+        self.sender.check_invariants();
+        self.receiver.check_invariants();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,10 @@ impl Offset {
 
     /// Narrows to the sequence number of this position.
     pub fn narrow(self, isn: SeqNumber) -> SeqNumber {
-        #[expect(clippy::cast_possible_truncation, reason = "sequence numbers are taken modulo 2^32")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "sequence numbers are taken modulo 2^32"
+        )]
         let low = self.0 as u32;
         isn + low
     }
@@ -95,7 +98,11 @@ mod tests {
         let near = Offset::new(100);
         for position in [90_u64, 99, 100, 101, 110, 4_000] {
             let offset = Offset::new(position);
-            assert_eq!(Offset::widen(offset.narrow(isn), isn, near), Some(offset), "{position}");
+            assert_eq!(
+                Offset::widen(offset.narrow(isn), isn, near),
+                Some(offset),
+                "{position}"
+            );
         }
     }
 

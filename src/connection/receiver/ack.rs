@@ -220,6 +220,21 @@ impl AckPolicy {
         self.snapshots.len() + usize::from(self.is_due)
     }
 
+    /// Snapshots that wait.
+    pub(super) fn queued(&self) -> usize {
+        self.snapshots.len()
+    }
+
+    /// How many blocks [`next`](Self::next) would return.
+    pub(super) fn next_blocks(&self, rcv_nxt: Offset, ranges: &RangeSet) -> usize {
+        let Some(snapshot) = self.snapshots.front() else {
+            return self.report(rcv_nxt, None, ranges).sack.len();
+        };
+        let mut report = snapshot.clone();
+        report.raise_to(self.highest_reported.max(report.rcv_nxt));
+        report.sack.len()
+    }
+
     /// Returns the oldest snapshot, or the present state if none waits.
     pub(super) fn next(&mut self, rcv_nxt: Offset, ranges: &RangeSet) -> AckReport {
         let mut report = if let Some(snapshot) = self.snapshots.pop_front() {

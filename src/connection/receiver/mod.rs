@@ -218,6 +218,17 @@ impl Receiver {
         self.acks.pending()
     }
 
+    /// How many duplicate ACKs and SACK reports are queued, each of which must be a segment of its own
+    /// and cannot ride on data.
+    pub fn queued_reports(&self) -> usize {
+        self.acks.queued()
+    }
+
+    /// How many SACK blocks the next ACK names: with queued reports, the oldest one's.
+    pub fn next_ack_blocks(&self) -> usize {
+        self.acks.next_blocks(self.rcv_nxt, self.assembler.ranges())
+    }
+
     /// Returns what the next ACK says: the oldest snapshot, or the present state if none waits.
     ///
     /// Tell [`on_ack_sent`](Self::on_ack_sent) once it left.

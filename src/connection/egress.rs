@@ -1,0 +1,471 @@
+//! The next departing segments: asks each part what it must say, and builds one run of equal-sized
+//! segments, the shape of one GSO send.
+//!
+//! Order: a pending RST; SYN or SYN-ACK; duplicate ACKs and SACK reports, each a segment of its own;
+//! keepalive probes; retransmissions, new data, zero-window probes, all of which carry the newest ACK; and a
+//! pure ACK if one is still owed. Sequence numbers are narrowed here, once.
+
+use std::ops::Range;
+
+use tracing::trace;
+
+use crate::Timestamp;
+use crate::connection::receiver::AckReport;
+use crate::connection::sender::Plan;
+use crate::connection::{Connection, Offset, State, Transmit};
+use crate::wire::{
+    Flags, HEADER_LEN, Header, Integrity, MAX_OPTIONS_LEN, Options, SackBlock, SackBlocks,
+    SeqNumber, Timestamps, seal,
+};
+
+/// Where the flags stand in a header (RFC 9293 §3.1).
+const FLAGS_AT: usize = 13;
+/// Where the sequence number stands.
+const SEQ_AT: Range<usize> = 4..8;
+
+/// Things to send that no part of the connection owns.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// A RST; the last thing that leaves.
+    pub(super) reset: Option<Reset>,
+    /// Whether a keepalive probe is due.
+    pub(super) keepalive_due: bool,
+    /// The window field of the newest segment without SYN.
+    pub(super) last_window_field: u16,
+}
+
+/// A RST to be sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reset {
+    pub(super) seq: SeqNumber,
+    /// `None` leaves the ACK flag off.
+    pub(super) ack: Option<SeqNumber>,
+    pub(super) integrity: Integrity,
+}
+
+/// A run of equal-sized segments being written into the caller's buffer.
+struct Run<'a> {
+    buf: &'a mut [u8],
+    len: usize,
+    segment_size: usize,
+    segments: usize,
+    /// Whether the last segment was shorter, so that the run is complete.
+    is_closed: bool,
+}
+
+impl<'a> Run<'a> {
+    fn new(buf: &'a mut [u8]) -> Self {
+        Self {
+            buf,
+            len: 0,
+            segment_size: 0,
+            segments: 0,
+            is_closed: false,
+        }
+    }
+
+    /// Says whether a segment of `size` bytes may follow.
+    fn takes(&self, size: usize) -> bool {
+        !self.is_closed
+            && (self.segments == 0 || size <= self.segment_size)
+            && self.buf.len() - self.len >= size
+    }
+
+    /// Returns the place of the next segment, `size` bytes, which [`takes`](Self::takes) has allowed.
+    fn next(&mut self, size: usize) -> Option<&mut [u8]> {
+        if !self.takes(size) {
+            return None;
+        }
+        if self.segments == 0 {
+            self.segment_size = size;
+        }
+        self.is_closed = size < self.segment_size;
+        self.segments += 1;
+        let start = self.len;
+        self.len += size;
+        self.buf.get_mut(start..self.len)
+    }
+
+    fn finish(self) -> Option<Transmit> {
+        let Self {
+            len,
+            segment_size,
+            segments,
+            ..
+        } = self;
+        (segments > 0).then_some(Transmit {
+            len,
+            segment_size,
+            segments,
+        })
+    }
+}
+
+/// An encoded header of which only sequence number and flags vary within a run.
+struct Template {
+    bytes: [u8; HEADER_LEN + MAX_OPTIONS_LEN],
+    len: usize,
+    integrity: Integrity,
+}
+
+impl Template {
+    /// Encodes `header`; `None` if its options do not fit, which no header built here can cause.
+    fn new(header: &Header, integrity: Integrity) -> Option<Self> {
+        let mut bytes = [0; HEADER_LEN + MAX_OPTIONS_LEN];
+        let len = header.encode(&mut bytes)?;
+        Some(Self {
+            bytes,
+            len,
+            integrity,
+        })
+    }
+
+    /// Writes one segment into `out`: the header, and the payload through `fill`.
+    fn write(&self, out: &mut [u8], seq: SeqNumber, flags: Flags, fill: impl FnOnce(&mut [u8])) {
+        if let Some((head, payload)) = out.split_at_mut_checked(self.len) {
+            head.copy_from_slice(&self.bytes[..self.len]);
+            head[SEQ_AT].copy_from_slice(&seq.get().to_be_bytes());
+            head[FLAGS_AT] = flags.bits();
+            fill(payload);
+        }
+        seal(out, self.integrity);
+    }
+}
+
+impl Connection {
+    /// Writes the next segments into `buf` and says what they are; `None` when there is nothing to send
+    /// now. Call it until it returns `None`.
+    ///
+    /// All segments of one call have the same size, but for the last, which may be shorter. `buf` must
+    /// hold at least one datagram of the configured size.
+    pub fn poll_transmit(
+        &mut self,
+        now: Timestamp,
+        max_segments: usize,
+        buf: &mut [u8],
+    ) -> Option<Transmit> {
+        let transmit = self.next_run(now, max_segments.max(1), buf)?;
+        self.counters.segments_sent += transmit.segments as u64;
+        trace!(
+            segments = transmit.segments,
+            len = transmit.len,
+            "departure"
+        );
+        Some(transmit)
+    }
+
+    fn next_run(
+        &mut self,
+        now: Timestamp,
+        max_segments: usize,
+        buf: &mut [u8],
+    ) -> Option<Transmit> {
+        if let Some(reset) = self.outbox.reset.take() {
+            return self.emit_reset(reset, buf);
+        }
+        match self.state {
+            State::Closed => None,
+            State::SynSent | State::SynReceived => self.emit_handshake(now, buf),
+            State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => {
+                if self.receiver.queued_reports() > 0 {
+                    return self.emit_acks(now, max_segments, buf);
+                }
+                if self.outbox.keepalive_due {
+                    return self.emit_keepalive(now, buf);
+                }
+                if self.state != State::TimeWait
+                    && let Some(transmit) = self.emit_data(now, max_segments, buf)
+                {
+                    return Some(transmit);
+                }
+                if self.receiver.ack_due(now) || self.receiver.has_window_update() {
+                    return self.emit_acks(now, 1, buf);
+                }
+                None
+            }
+        }
+    }
+
+    /// Queues a RST for a synchronized peer, the last thing this connection sends (RFC 9293 §3.5.2).
+    pub(super) fn reset_peer(&mut self) {
+        let Some(integrity) = self.expected_integrity() else {
+            // SYN-SENT: the peer has no connection to reset (RFC 9293 §3.10.5).
+            return;
+        };
+        let seq = match self.handshake {
+            Some(_) => Offset::FIRST,
+            None => self.sender.snd_nxt(),
+        };
+        self.outbox.reset = Some(Reset {
+            seq: seq.narrow(self.iss),
+            ack: Some(self.receiver.rcv_nxt().narrow(self.irs)),
+            integrity,
+        });
+    }
+
+    fn emit_reset(&mut self, reset: Reset, buf: &mut [u8]) -> Option<Transmit> {
+        let flags = if reset.ack.is_some() {
+            Flags::RST | Flags::ACK
+        } else {
+            Flags::RST
+        };
+        let header = Header {
+            src_port: self.local_port,
+            dst_port: self.remote_port,
+            seq: reset.seq,
+            ack: reset.ack.unwrap_or_default(),
+            flags,
+            ..Header::default()
+        };
+        emit_bare(&Template::new(&header, reset.integrity)?, &header, buf)
+    }
+
+    /// Sends the SYN or SYN-ACK if it is due (RFC 9293 §3.5).
+    fn emit_handshake(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        let tsval = self.tsval(now);
+        let tsecr = self.ts_recent.map_or(0, |(tsval, _)| tsval);
+        let handshake = self
+            .handshake
+            .as_mut()
+            .filter(|handshake| handshake.is_due)?;
+        let options = handshake.options(&self.config, tsval, tsecr);
+        let is_answer = self.state == State::SynReceived;
+        let header = Header {
+            src_port: self.local_port,
+            dst_port: self.remote_port,
+            seq: self.iss,
+            ack: if is_answer {
+                self.irs + 1
+            } else {
+                SeqNumber::default()
+            },
+            flags: if is_answer {
+                Flags::SYN | Flags::ACK
+            } else {
+                Flags::SYN
+            },
+            // RFC 7323 §2.2: never scaled.
+            window: self.receiver.window_field_syn(),
+            options,
+        };
+        let transmit = emit_bare(&Template::new(&header, Integrity::Sum)?, &header, buf)?;
+        if handshake.sent_at.is_some() {
+            self.counters.segments_retransmitted += 1;
+        }
+        handshake.on_sent(now, &self.config);
+        if is_answer {
+            self.last_ack_sent = Offset::FIRST;
+        }
+        Some(transmit)
+    }
+
+    /// Sends pure ACKs: the queued reports, as many as have the same size, or one that is owed.
+    fn emit_acks(
+        &mut self,
+        now: Timestamp,
+        max_segments: usize,
+        buf: &mut [u8],
+    ) -> Option<Transmit> {
+        let mut run = Run::new(buf);
+        let mut queued = self.receiver.queued_reports();
+        loop {
+            let report = self.receiver.next_ack();
+            let ack = report.rcv_nxt;
+            let seq = self.sender.snd_nxt();
+            let header = self.header(now, seq, Flags::ACK, &report);
+            let template = Template::new(&header, self.integrity())?;
+            let out = run.next(template.len)?;
+            template.write(out, header.seq, header.flags, |_| {});
+            self.on_ack_departed(ack, header.window);
+            queued = queued.saturating_sub(1);
+            // The next report has the same size if it names as many blocks; else it begins a new run.
+            if queued == 0
+                || run.segments >= max_segments
+                || self.receiver.next_ack_blocks() != report.sack.len()
+                || !run.takes(template.len)
+            {
+                return run.finish();
+            }
+        }
+    }
+
+    /// RFC 9293 §3.8.4: an old number without data, which a living peer answers.
+    fn emit_keepalive(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
+        self.outbox.keepalive_due = false;
+        let report = self.receiver.next_ack();
+        let seq = self.sender.snd_nxt().saturating_back(1);
+        let header = self.header(now, seq, Flags::ACK, &report);
+        let transmit = emit_bare(&Template::new(&header, self.integrity())?, &header, buf)?;
+        self.counters.keepalive_probes += 1;
+        self.on_ack_departed(report.rcv_nxt, header.window);
+        Some(transmit)
+    }
+
+    /// Sends retransmissions, new data or a zero-window probe, if any may go now.
+    fn emit_data(
+        &mut self,
+        now: Timestamp,
+        max_segments: usize,
+        buf: &mut [u8],
+    ) -> Option<Transmit> {
+        let negotiated = self.negotiated?;
+        let report = self.receiver.next_ack();
+        let header_len = HEADER_LEN + self.options(now, &report).encoded_len();
+        let limit = HEADER_LEN + negotiated.segment_limit(&self.config);
+        let payload_max = limit.saturating_sub(header_len).max(1);
+        let fit = buf.len() / (header_len + payload_max);
+        let max_segments = max_segments.min(fit);
+        if max_segments == 0 {
+            return None;
+        }
+        let mut plan = self.sender.plan(now, payload_max as u64, max_segments)?;
+        let header = self.header(now, Offset::ZERO, Flags::ACK, &report);
+        let template = Template::new(&header, self.integrity())?;
+        let mut run = Run::new(buf);
+        loop {
+            let range = match &plan {
+                Plan::Retransmit(range) | Plan::New(range) | Plan::Probe(range) => range.clone(),
+            };
+            if !run.takes(template.len + self.payload_len(&range).min(payload_max)) {
+                break;
+            }
+            self.write_segments(&mut run, &template, &range, payload_max);
+            self.count_data(&plan, &range, payload_max);
+            self.sender.on_departure(now, &plan, range);
+            let Plan::Retransmit(_) = plan else { break };
+            if run.segments >= max_segments {
+                break;
+            }
+            match self
+                .sender
+                .plan(now, payload_max as u64, max_segments - run.segments)
+            {
+                Some(next @ Plan::Retransmit(_)) => plan = next,
+                Some(Plan::New(_) | Plan::Probe(_)) | None => break,
+            }
+        }
+        self.on_ack_departed(report.rcv_nxt, header.window);
+        run.finish()
+    }
+
+    /// Writes `range` as segments of at most `payload_max` bytes. A range that fits the run's remaining
+    /// segments is written whole.
+    fn write_segments(
+        &self,
+        run: &mut Run<'_>,
+        template: &Template,
+        range: &Range<Offset>,
+        payload_max: usize,
+    ) {
+        let data_end = self.sender.data_end();
+        let mut start = range.start;
+        loop {
+            let rest = start..range.end;
+            let len = self.payload_len(&rest).min(payload_max);
+            let mut end = start + len as u64;
+            let mut flags = Flags::ACK;
+            if end >= data_end {
+                // The last byte written so far: nothing more to wait for (RFC 9293 §3.9.1.2).
+                flags |= Flags::PSH;
+                if range.end > data_end {
+                    flags |= Flags::FIN;
+                    end += 1;
+                }
+            }
+            let Some(out) = run.next(template.len + len) else {
+                return;
+            };
+            template.write(out, start.narrow(self.iss), flags, |payload| {
+                self.sender
+                    .copy_payload(&(start..start + len as u64), payload);
+            });
+            start = end;
+            if start >= range.end {
+                return;
+            }
+        }
+    }
+
+    /// Bytes of `range` that are data and not the FIN's number.
+    fn payload_len(&self, range: &Range<Offset>) -> usize {
+        let end = range.end.min(self.sender.data_end());
+        usize::try_from(end.saturating_since(range.start)).unwrap_or(usize::MAX)
+    }
+
+    fn count_data(&mut self, plan: &Plan, range: &Range<Offset>, payload_max: usize) {
+        let bytes = self.payload_len(range) as u64;
+        let segments = bytes.div_ceil(payload_max as u64).max(1);
+        self.counters.bytes_sent += bytes;
+        match plan {
+            Plan::Retransmit(_) => {
+                self.counters.segments_retransmitted += segments;
+                self.counters.bytes_retransmitted += bytes;
+            }
+            Plan::New(_) | Plan::Probe(_) => {}
+        }
+    }
+
+    /// Builds a header with everything that the connection has to say besides data.
+    fn header(&mut self, now: Timestamp, seq: Offset, flags: Flags, report: &AckReport) -> Header {
+        Header {
+            src_port: self.local_port,
+            dst_port: self.remote_port,
+            seq: seq.narrow(self.iss),
+            ack: report.rcv_nxt.narrow(self.irs),
+            flags,
+            window: self.receiver.advertise(),
+            options: self.options(now, report),
+        }
+    }
+
+    /// The options of a segment without SYN: timestamps and SACK blocks, as agreed.
+    fn options(&self, now: Timestamp, report: &AckReport) -> Options {
+        let uses_timestamps = self
+            .negotiated
+            .is_some_and(|negotiated| negotiated.timestamps);
+        let timestamps = uses_timestamps.then(|| Timestamps {
+            tsval: self.tsval(now),
+            tsecr: self.ts_recent.map_or(0, |(tsval, _)| tsval),
+        });
+        // RFC 2018 §3: three blocks beside timestamps, else four.
+        let most = if uses_timestamps { 3 } else { SackBlocks::MAX };
+        let mut sack_blocks = SackBlocks::new();
+        for range in report.sack.as_slice().iter().take(most) {
+            sack_blocks.push(SackBlock {
+                left: range.start.narrow(self.irs),
+                right: range.end.narrow(self.irs),
+            });
+        }
+        Options {
+            timestamps,
+            sack_blocks,
+            ..Options::default()
+        }
+    }
+
+    fn integrity(&self) -> Integrity {
+        self.negotiated
+            .map_or(Integrity::Sum, |negotiated| negotiated.integrity())
+    }
+
+    /// A segment left that acknowledges up to `ack`.
+    fn on_ack_departed(&mut self, ack: Offset, window_field: u16) {
+        self.receiver.on_ack_sent();
+        self.last_ack_sent = self.last_ack_sent.max(ack);
+        self.outbox.last_window_field = window_field;
+    }
+}
+
+/// Writes a single segment without payload.
+fn emit_bare(template: &Template, header: &Header, buf: &mut [u8]) -> Option<Transmit> {
+    let mut run = Run::new(buf);
+    let out = run.next(template.len)?;
+    template.write(out, header.seq, header.flags, |_| {});
+    run.finish()
+}

@@ -1,0 +1,526 @@
+//! An arriving segment: is it acceptable, and what does it mean for handshake, sender, receiver, state.
+//!
+//! RFC 9293 §3.10.7 in its order of checks, with RFC 5961 (blind reset, SYN and data injection), RFC 7323
+//! §5 (PAWS) and RFC 2018 / RFC 5681 §2 (what counts as a duplicate ACK). Sequence numbers are widened
+//! here, once; nothing behind this file sees them.
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tracing::trace;
+
+use crate::connection::egress::Reset;
+use crate::connection::handshake::Negotiated;
+use crate::connection::receiver::SackRanges;
+use crate::connection::recovery::AckArrival;
+use crate::connection::{Connection, Event, Offset, State};
+use crate::wire::{Flags, Header, Integrity, SackBlocks, Segment, SeqNumber};
+use crate::{ConnectionError, Timestamp};
+
+/// How long TS.Recent is trusted without being renewed (RFC 7323 §5.5): 24 days.
+const TS_RECENT_LIFETIME: Duration = Duration::from_secs(24 * 24 * 3600);
+/// A timestamp echo older than this is no RTT sample but a lie or a wrap.
+const MAX_RTT_SAMPLE: Duration = Duration::from_secs(600);
+
+/// What became of a segment's acknowledgment field.
+enum AckVerdict {
+    /// Processed, or harmlessly old: go on with text and FIN.
+    GoOn,
+    /// The segment was dropped or ended the connection.
+    Stop,
+}
+
+/// A segment's place in the peer's stream, SYN stripped.
+struct Placed {
+    start: Offset,
+    /// Payload plus FIN.
+    len: u64,
+    has_fin: bool,
+}
+
+impl Placed {
+    fn end(&self) -> Offset {
+        self.start + self.len
+    }
+}
+
+impl Connection {
+    /// Processes an arriving segment whose integrity was verified. `datagram` is the buffer in which the
+    /// segment's payload lies, so that it can be kept without copying.
+    pub fn handle_segment(&mut self, now: Timestamp, segment: &Segment<'_>, datagram: &Bytes) {
+        self.counters.segments_received += 1;
+        match self.state {
+            // The endpoint answers what arrives for a closed connection.
+            State::Closed => {}
+            State::SynSent => self.handle_in_syn_sent(now, segment, datagram),
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => self.handle_in_window(now, segment, datagram),
+        }
+    }
+
+    /// The system reported that a datagram with our segment `seq` could not be delivered.
+    ///
+    /// RFC 5927 §4.1, §5.2: it counts only while connecting, and only for the SYN that is out.
+    pub fn handle_unreachable(&mut self, _now: Timestamp, seq: SeqNumber) {
+        if self.state == State::SynSent && seq == self.iss {
+            self.close_with(ConnectionError::Refused);
+        }
+    }
+
+    /// RFC 9293 §3.10.7.3.
+    fn handle_in_syn_sent(&mut self, now: Timestamp, segment: &Segment<'_>, datagram: &Bytes) {
+        let header = &segment.header;
+        let has_ack = header.flags.contains(Flags::ACK);
+        // Only the SYN was sent: the one acceptable acknowledgment is ISS + 1.
+        let is_acceptable = has_ack && header.ack == self.iss + 1;
+        if has_ack && !is_acceptable {
+            self.counters.segments_unacceptable += 1;
+            if !header.flags.contains(Flags::RST) {
+                self.refuse(segment);
+            }
+            return;
+        }
+        if header.flags.contains(Flags::RST) {
+            if is_acceptable {
+                self.on_reset();
+            }
+            return;
+        }
+        if !header.flags.contains(Flags::SYN) {
+            self.counters.segments_unacceptable += 1;
+            return;
+        }
+        self.last_heard = now;
+        self.take_syn(now, segment);
+        if !is_acceptable {
+            self.state.on_syn_received();
+            return;
+        }
+        let window = u64::from(header.window);
+        self.sender
+            .update_window(Offset::ZERO, Offset::FIRST, window);
+        self.establish(now);
+        self.receiver.demand_ack();
+        // Text on a SYN-ACK is allowed (RFC 9293 §3.10.7.3, fourth, last paragraph).
+        let placed = Placed {
+            start: Offset::FIRST,
+            len: payload_and_fin(segment),
+            has_fin: header.flags.contains(Flags::FIN),
+        };
+        if placed.len > 0 {
+            self.take_text(now, segment, &placed, datagram);
+        }
+    }
+
+    /// Takes the peer's SYN, whatever else the segment holds: ISN, options, window.
+    pub(super) fn take_syn(&mut self, now: Timestamp, segment: &Segment<'_>) {
+        let header = &segment.header;
+        self.irs = header.seq;
+        let negotiated = Negotiated::from_peer(&self.config, &header.options);
+        if negotiated.timestamps {
+            self.ts_recent = header.options.timestamps.map(|ts| (ts.tsval, now));
+        }
+        // RFC 7323 §2.2: the window of a SYN is never scaled.
+        self.sender
+            .update_window(Offset::ZERO, Offset::ZERO, u64::from(header.window));
+        let is_simultaneous = self.state == State::SynSent && !header.flags.contains(Flags::ACK);
+        if let Some(handshake) = &mut self.handshake {
+            if is_simultaneous {
+                handshake.on_simultaneous_open(negotiated);
+            } else {
+                handshake.negotiated = Some(negotiated);
+            }
+        }
+    }
+
+    /// Both SYNs are acknowledged: data may flow.
+    fn establish(&mut self, now: Timestamp) {
+        let Some(handshake) = self.handshake.take() else {
+            return;
+        };
+        let Some(negotiated) = handshake.negotiated else {
+            return;
+        };
+        self.receiver
+            .negotiate(negotiated.rcv_window_shift, negotiated.sack);
+        self.sender.start(
+            now,
+            handshake.recovery_start(now, &self.config, &negotiated),
+        );
+        self.negotiated = Some(negotiated);
+        self.state.on_established();
+        self.events.push(Event::Connected);
+        if self.sender.is_finished() {
+            self.state.on_finish();
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4: every state from SYN-RECEIVED on.
+    fn handle_in_window(&mut self, now: Timestamp, segment: &Segment<'_>, datagram: &Bytes) {
+        let header = &segment.header;
+        if self.lacks_timestamps(header) {
+            // RFC 7323 §3.2: silently dropped.
+            self.counters.segments_unacceptable += 1;
+            return;
+        }
+        if !self.passes_paws(now, header) {
+            self.counters.segments_unacceptable += 1;
+            self.receiver.on_unacceptable();
+            return;
+        }
+        let Some((placed, has_syn)) = self.place(segment) else {
+            return;
+        };
+        if !self.is_acceptable(&placed, has_syn) {
+            self.handle_unacceptable(now, segment, &placed, datagram);
+            return;
+        }
+        if header.flags.contains(Flags::RST) {
+            // RFC 5961 §3.2
+            if placed.start == self.receiver.rcv_nxt() {
+                self.on_reset();
+            } else {
+                self.challenge(now);
+            }
+            return;
+        }
+        if has_syn {
+            // RFC 5961 §4.2
+            self.challenge(now);
+            return;
+        }
+        if !header.flags.contains(Flags::ACK) {
+            self.counters.segments_unacceptable += 1;
+            return;
+        }
+        self.last_heard = now;
+        self.keepalive_probes = 0;
+        self.sender.on_heard();
+        self.renew_ts_recent(now, header, placed.start);
+        if let AckVerdict::Stop = self.take_ack(now, segment, &placed) {
+            return;
+        }
+        if placed.len > 0 && self.state.may_receive() {
+            self.take_text(now, segment, &placed, datagram);
+        }
+    }
+
+    /// RFC 7323 §3.2: whether a segment comes without the timestamps that were agreed.
+    fn lacks_timestamps(&self, header: &Header) -> bool {
+        self.negotiated
+            .is_some_and(|negotiated| negotiated.timestamps)
+            && !header.flags.contains(Flags::RST)
+            && header.options.timestamps.is_none()
+    }
+
+    /// RFC 7323 §5.3 R1: says whether the timestamp lets the segment pass.
+    fn passes_paws(&self, now: Timestamp, header: &Header) -> bool {
+        let uses_timestamps = self
+            .negotiated
+            .is_some_and(|negotiated| negotiated.timestamps);
+        let (Some((recent, set_at)), Some(timestamps)) = (
+            self.ts_recent.filter(|_| uses_timestamps),
+            header.options.timestamps,
+        ) else {
+            return true;
+        };
+        header.flags.contains(Flags::RST)
+            || !is_before(timestamps.tsval, recent)
+            || now.saturating_since(set_at) > TS_RECENT_LIFETIME
+    }
+
+    /// RFC 7323 §4.3 (2): only a segment that reaches back to the last ACK renews TS.Recent.
+    fn renew_ts_recent(&mut self, now: Timestamp, header: &Header, start: Offset) {
+        let uses_timestamps = self
+            .negotiated
+            .or_else(|| self.handshake.as_ref()?.negotiated)
+            .is_some_and(|negotiated| negotiated.timestamps);
+        let Some(timestamps) = header.options.timestamps.filter(|_| uses_timestamps) else {
+            return;
+        };
+        let is_newer = self
+            .ts_recent
+            .is_none_or(|(recent, _)| !is_before(timestamps.tsval, recent));
+        if is_newer && start <= self.last_ack_sent {
+            self.ts_recent = Some((timestamps.tsval, now));
+        }
+    }
+
+    /// Widens the sequence number and strips a SYN that belongs to this handshake. `None` means that the
+    /// segment is dealt with.
+    fn place(&mut self, segment: &Segment<'_>) -> Option<(Placed, bool)> {
+        let header = &segment.header;
+        let rcv_nxt = self.receiver.rcv_nxt();
+        let Some(start) = Offset::widen(header.seq, self.irs, rcv_nxt) else {
+            // From before the peer's ISN: an old duplicate.
+            self.counters.segments_unacceptable += 1;
+            if !header.flags.contains(Flags::RST) {
+                self.receiver.on_unacceptable();
+            }
+            return None;
+        };
+        let mut has_syn = header.flags.contains(Flags::SYN);
+        let mut start = start;
+        if has_syn && self.state == State::SynReceived && start == Offset::ZERO {
+            if !header.flags.contains(Flags::ACK) {
+                // The peer's SYN again: our SYN-ACK was lost. The same one answers.
+                if let Some(handshake) = &mut self.handshake {
+                    handshake.is_due = true;
+                }
+                return None;
+            }
+            // The SYN-ACK of a simultaneous open: its SYN is known, its ACK is what we wait for.
+            has_syn = false;
+            start = Offset::FIRST;
+        }
+        let has_fin = header.flags.contains(Flags::FIN);
+        Some((
+            Placed {
+                start,
+                len: payload_and_fin(segment),
+                has_fin,
+            },
+            has_syn,
+        ))
+    }
+
+    /// RFC 9293 §3.10.7.4, first: the four cases of acceptability.
+    fn is_acceptable(&self, placed: &Placed, has_syn: bool) -> bool {
+        let rcv_nxt = self.receiver.rcv_nxt();
+        let edge = rcv_nxt + self.receiver.rcv_wnd();
+        let len = placed.len.saturating_add(u64::from(has_syn));
+        let in_window = |offset: Offset| rcv_nxt <= offset && offset < edge;
+        match (len, edge > rcv_nxt) {
+            (0, false) => placed.start == rcv_nxt,
+            (0, true) => in_window(placed.start),
+            (_, false) => false,
+            (_, true) => {
+                let last = (placed.start + len).saturating_back(1);
+                in_window(placed.start) || in_window(last)
+                    // Wraps around the whole window.
+                    || (placed.start < rcv_nxt && last >= edge)
+            }
+        }
+    }
+
+    fn handle_unacceptable(
+        &mut self,
+        now: Timestamp,
+        segment: &Segment<'_>,
+        placed: &Placed,
+        datagram: &Bytes,
+    ) {
+        self.counters.segments_unacceptable += 1;
+        let flags = segment.header.flags;
+        trace!(seq = ?placed.start, len = placed.len, ?flags, "unacceptable segment");
+        let rcv_nxt = self.receiver.rcv_nxt();
+        if flags.contains(Flags::RST) {
+            // RFC 9293 §3.10.7.4: a zero window still takes a RST at RCV.NXT.
+            if placed.start == rcv_nxt {
+                self.on_reset();
+            }
+            return;
+        }
+        if self.state == State::TimeWait && placed.has_fin && placed.end() == rcv_nxt {
+            // RFC 9293 §3.10.7.4, eighth: the peer's FIN again.
+            self.restart_time_wait(now);
+        }
+        let is_old_text = placed.len > 0 && placed.end() <= rcv_nxt;
+        if is_old_text && self.negotiated.is_some() {
+            if placed.end() >= self.last_ack_sent {
+                // What was acknowledged last came again, so that ACK was lost. The next one must echo
+                // this copy, or its loss would enter the peer's RTT. RFC 7323 §5.3 R2 and R3 would not,
+                // but of old duplicates only this one is as hard to forge as text in the window.
+                self.renew_ts_recent(now, &segment.header, placed.start);
+            }
+            // The receiver acknowledges it at once and reports the duplicate (RFC 2883).
+            let _ = self.receiver.on_segment(
+                now,
+                placed.start,
+                segment.payload,
+                placed.has_fin,
+                datagram,
+            );
+        } else {
+            self.receiver.on_unacceptable();
+        }
+        // RFC 9293 §3.10.7.4: while the window is closed, valid ACKs are still taken.
+        let is_at_closed_window = self.receiver.rcv_wnd() == 0 && placed.start == rcv_nxt;
+        if is_at_closed_window && flags.contains(Flags::ACK) && !flags.contains(Flags::SYN) {
+            self.last_heard = now;
+            self.keepalive_probes = 0;
+            self.sender.on_heard();
+            let _ = self.take_ack(now, segment, placed);
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4, fifth: the ACK field.
+    fn take_ack(&mut self, now: Timestamp, segment: &Segment<'_>, placed: &Placed) -> AckVerdict {
+        let header = &segment.header;
+        if self.state == State::SynReceived {
+            if header.ack != self.iss + 1 {
+                self.counters.segments_unacceptable += 1;
+                self.refuse(segment);
+                return AckVerdict::Stop;
+            }
+            self.establish(now);
+        }
+        let Some(negotiated) = self.negotiated else {
+            return AckVerdict::Stop;
+        };
+        let snd_una = self.sender.snd_una();
+        let ack = Offset::widen(header.ack, self.iss, snd_una);
+        let oldest = snd_una.saturating_back(self.sender.max_snd_wnd());
+        let Some(ack) = ack.filter(|ack| oldest <= *ack && *ack <= self.sender.max_ackable())
+        else {
+            // RFC 5961 §5.2, RFC 9293 §3.10.7.4: of data never sent, or far too old.
+            self.counters.segments_unacceptable += 1;
+            self.challenge(now);
+            return AckVerdict::Stop;
+        };
+        let window = u64::from(header.window) << negotiated.snd_window_shift;
+        if ack >= snd_una {
+            let mut blocks = SackRanges::default();
+            if negotiated.sack {
+                self.widen_sack(&header.options.sack_blocks, &mut blocks);
+            }
+            // RFC 5681 §2: (a) data outstanding, (b) no text, (c) no SYN or FIN, (d) the same
+            // acknowledgment, (e) the same window.
+            let is_duplicate = ack == snd_una
+                && self.sender.snd_nxt() > snd_una
+                && placed.len == 0
+                && window == self.sender.snd_wnd();
+            let tsecr = header.options.timestamps.filter(|_| negotiated.timestamps);
+            let arrival = AckArrival {
+                ack,
+                sack: blocks.as_slice(),
+                is_duplicate,
+                rtt: tsecr.and_then(|ts| self.echoed_rtt(now, ts.tsecr)),
+                rtt_tsecr: tsecr.map(|ts| ts.tsecr),
+                ecn_echo: false,
+            };
+            let was_fin_acked = self.sender.is_fin_acked();
+            let _ = self.sender.on_ack(now, &arrival);
+            self.sender.update_window(placed.start, ack, window);
+            if self.sender.take_writable() {
+                self.events.push(Event::Writable);
+            }
+            if !was_fin_acked && self.sender.is_fin_acked() {
+                self.on_fin_acked(now);
+            }
+            self.note_last_ack(now);
+        }
+        if self.state == State::Closed {
+            AckVerdict::Stop
+        } else {
+            AckVerdict::GoOn
+        }
+    }
+
+    fn on_fin_acked(&mut self, now: Timestamp) {
+        self.state.on_fin_acked();
+        self.events.push(Event::Finished);
+        match self.state {
+            State::TimeWait => self.restart_time_wait(now),
+            // `on_fin_acked` led from LAST-ACK to CLOSED.
+            State::Closed => self.close_orderly(),
+            State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => {}
+        }
+    }
+
+    /// Widens SACK blocks that make sense: not inverted, and not beyond what was sent.
+    fn widen_sack(&self, blocks: &SackBlocks, ranges: &mut SackRanges) {
+        let snd_una = self.sender.snd_una();
+        for block in blocks.as_slice() {
+            let left = Offset::widen(block.left, self.iss, snd_una);
+            let right = Offset::widen(block.right, self.iss, snd_una);
+            if let (Some(left), Some(right)) = (left, right)
+                && left < right
+                && right <= self.sender.snd_nxt()
+            {
+                ranges.push(left..right);
+            }
+        }
+    }
+
+    /// The RTT sample in a timestamp echo (RFC 7323 §4.1), if it is plausible.
+    fn echoed_rtt(&self, now: Timestamp, tsecr: u32) -> Option<Duration> {
+        let millis = self.tsval(now).wrapping_sub(tsecr);
+        let rtt = Duration::from_millis(u64::from(millis));
+        (tsecr != 0 && rtt <= MAX_RTT_SAMPLE).then_some(rtt)
+    }
+
+    /// RFC 9293 §3.10.7.4, seventh and eighth: text and FIN.
+    fn take_text(
+        &mut self,
+        now: Timestamp,
+        segment: &Segment<'_>,
+        placed: &Placed,
+        datagram: &Bytes,
+    ) {
+        let text_end = placed.start + segment.payload.len() as u64;
+        if self.is_released() && text_end > self.receiver.rcv_nxt() && !segment.payload.is_empty() {
+            // RFC 1122 §4.2.2.13: nobody will read it, and the peer must learn that.
+            self.reset_peer();
+            self.close_with(ConnectionError::Aborted);
+            return;
+        }
+        let arrival =
+            self.receiver
+                .on_segment(now, placed.start, segment.payload, placed.has_fin, datagram);
+        if arrival.newly_readable > 0 || arrival.fin_reached {
+            self.events.push(Event::Readable);
+        }
+        if arrival.fin_reached {
+            self.state.on_fin_received();
+            if self.state == State::TimeWait {
+                self.restart_time_wait(now);
+            }
+            self.note_last_ack(now);
+        }
+    }
+
+    /// Answers with a challenge ACK, within the limit of RFC 5961 §7.
+    fn challenge(&mut self, now: Timestamp) {
+        if self.challenge_acks.admits(now) {
+            self.counters.challenge_acks += 1;
+            self.receiver.demand_ack();
+        }
+    }
+
+    /// Answers an unacceptable acknowledgment during the handshake: <SEQ=SEG.ACK><CTL=RST>, with the
+    /// integrity check that the segment itself carried.
+    fn refuse(&mut self, segment: &Segment<'_>) {
+        self.outbox.reset = Some(Reset {
+            seq: segment.header.ack,
+            ack: None,
+            integrity: segment.integrity().unwrap_or(Integrity::Sum),
+        });
+    }
+}
+
+/// Payload bytes plus one for a FIN.
+fn payload_and_fin(segment: &Segment<'_>) -> u64 {
+    let fin = u64::from(segment.header.flags.contains(Flags::FIN));
+    (segment.payload.len() as u64).saturating_add(fin)
+}
+
+/// Says whether timestamp `a` is older than `b` in 32-bit serial order (RFC 7323 §5.2).
+fn is_before(a: u32, b: u32) -> bool {
+    let distance = b.wrapping_sub(a);
+    distance != 0 && distance < 1 << 31
+}

@@ -1,0 +1,279 @@
+//! Closing: RFC 9293 §3.6 and what the application is told.
+
+use super::*;
+use crate::DropPolicy;
+
+/// RFC 9293 figure 12.
+#[test]
+fn normal_close_goes_through_fin_wait_to_time_wait() {
+    let mut test = ConnectionTest::established(plain());
+    test.finish();
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    assert_eq!(test.connection.state(), State::FinWait1);
+    test.inject((A, 5_001, 1_002, 0));
+    assert_eq!(test.connection.state(), State::FinWait2);
+    test.expect_event(Event::Finished);
+    assert_eq!(test.connection.finish_status(), Ok(true));
+    test.inject((A | F, 5_001, 1_002, 0));
+    test.expect((A, 1_002, 5_002, 0));
+    assert_eq!(test.connection.state(), State::TimeWait);
+    test.expect_event(Event::Readable);
+    assert_eq!(test.connection.read(test.now, &mut [0; 8]), Ok(0));
+    test.advance(60_000);
+    assert_eq!(test.connection.state(), State::Closed);
+    assert_eq!(test.connection.error(), None);
+}
+
+/// RFC 9293 figure 13.
+#[test]
+fn simultaneous_close_goes_through_closing() {
+    let mut test = ConnectionTest::established(plain());
+    test.finish();
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    test.inject((A | F, 5_001, 1_001, 0));
+    test.expect((A, 1_002, 5_002, 0));
+    assert_eq!(test.connection.state(), State::Closing);
+    test.inject((A, 5_002, 1_002, 0));
+    assert_eq!(test.connection.state(), State::TimeWait);
+}
+
+#[test]
+fn passive_close_ends_in_last_ack() {
+    let mut test = ConnectionTest::established(plain());
+    test.inject((A | F, 5_001, 1_001, 10));
+    test.expect((A, 1_001, 5_012, 0));
+    assert_eq!(test.connection.state(), State::CloseWait);
+    test.read(5_001, 10);
+    assert_eq!(test.connection.read(test.now, &mut [0; 8]), Ok(0));
+    test.write(10);
+    test.expect((A | P, 1_001, 5_012, 10));
+    test.finish();
+    test.expect((A | P | F, 1_011, 5_012, 0));
+    assert_eq!(test.connection.state(), State::LastAck);
+    test.inject((A, 5_012, 1_012, 0));
+    assert_eq!(test.connection.state(), State::Closed);
+    assert_eq!(test.connection.error(), None);
+    assert!(test.connection.is_drained());
+}
+
+#[test]
+fn a_half_closed_connection_still_receives() {
+    let mut test = ConnectionTest::established(plain());
+    test.finish();
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    test.inject((A, 5_001, 1_002, 500));
+    test.read(5_001, 500);
+    test.expect((A, 1_002, 5_501, 0));
+    test.advance(600_000);
+    assert_eq!(
+        test.connection.state(),
+        State::FinWait2,
+        "no limit while the application reads"
+    );
+}
+
+#[test]
+fn a_lost_fin_is_retransmitted() {
+    let mut test = ConnectionTest::established(plain());
+    test.finish();
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    test.advance(300);
+    test.expect((A | P | F, 1_001, 5_001, 0));
+}
+
+#[test]
+fn the_fin_waits_neither_for_cwnd_nor_for_the_window() {
+    let mut test = ConnectionTest::established(plain().initial_window(1));
+    test.write(1_000);
+    test.expect((A | P, 1_001, 5_001, 1_000));
+    test.finish();
+    test.expect((A | P | F, 2_001, 5_001, 0));
+
+    let mut closed = ConnectionTest::established(plain());
+    closed.peer_window = 0;
+    closed.inject((A, 5_001, 1_001, 0));
+    closed.finish();
+    closed.expect((A | P | F, 1_001, 5_001, 0));
+}
+
+#[test]
+fn a_retransmitted_fin_in_time_wait_is_acknowledged_and_restarts_it() {
+    let mut test = ConnectionTest::established(plain());
+    test.finish();
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    test.inject((A | F, 5_001, 1_002, 0));
+    test.expect((A, 1_002, 5_002, 0));
+    let record = test.connection.time_wait().expect("nothing left to do");
+    assert_eq!((record.snd_nxt.get(), record.rcv_nxt.get()), (1_002, 5_002));
+    test.advance(59_000);
+    test.inject((A | F, 5_001, 1_002, 0));
+    test.expect((A, 1_002, 5_002, 0));
+    test.advance(59_000);
+    assert_eq!(test.connection.state(), State::TimeWait);
+    test.advance(1_000);
+    assert_eq!(test.connection.state(), State::Closed);
+}
+
+#[test]
+fn writing_after_finish_is_an_error() {
+    let mut test = ConnectionTest::established(plain());
+    test.finish();
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    assert_eq!(
+        test.connection.write(test.now, b"x"),
+        Err(WriteError::Finished)
+    );
+    assert_eq!(
+        test.connection.finish(test.now),
+        Ok(()),
+        "finishing twice is harmless"
+    );
+}
+
+#[test]
+fn finish_is_done_only_when_the_fin_is_acknowledged() {
+    let mut test = ConnectionTest::established(plain());
+    test.write(10);
+    test.expect((A | P, 1_001, 5_001, 10));
+    test.finish();
+    test.expect((A | P | F, 1_011, 5_001, 0));
+    test.inject((A, 5_001, 1_011, 0));
+    assert_eq!(
+        test.connection.finish_status(),
+        Ok(false),
+        "data, but not the FIN"
+    );
+    test.inject((A, 5_001, 1_012, 0));
+    assert_eq!(test.connection.finish_status(), Ok(true));
+}
+
+#[test]
+fn a_reset_before_the_data_is_acknowledged_fails_the_finish() {
+    let mut test = ConnectionTest::established(plain());
+    test.write(10);
+    test.expect((A | P, 1_001, 5_001, 10));
+    test.finish();
+    test.expect((A | P | F, 1_011, 5_001, 0));
+    test.inject((R, 5_001, 0, 0));
+    assert_eq!(test.connection.finish_status(), Err(ConnectionError::Reset));
+}
+
+/// The exception of the shutdown promise: the peer has finished, has all our data, and is gone.
+#[test]
+fn a_missing_ack_of_the_last_fin_counts_as_delivered() {
+    let begin = || {
+        let mut test = ConnectionTest::established(plain());
+        test.inject((A | F, 5_001, 1_001, 0));
+        test.expect((A, 1_001, 5_002, 0));
+        test.finish();
+        test.expect((A | P | F, 1_001, 5_002, 0));
+        test
+    };
+    let mut reset = begin();
+    reset.inject((R, 5_002, 0, 0));
+    assert_eq!(reset.connection.finish_status(), Ok(true));
+    assert_eq!(reset.connection.error(), None);
+
+    let mut silent = begin();
+    let linger = Duration::from_secs(60);
+    silent.advance(linger.as_millis() as u64 - 1);
+    assert_eq!(silent.connection.finish_status(), Ok(false));
+    silent.advance(1);
+    assert_eq!(silent.connection.finish_status(), Ok(true));
+    silent.sent.clear();
+}
+
+#[test]
+fn dropping_with_unread_data_resets_the_peer() {
+    let mut test = ConnectionTest::established(plain());
+    test.inject((A, 5_001, 1_001, 10));
+    test.sent.clear();
+    test.release();
+    test.expect((R | A, 1_001, 5_011, 0));
+    assert!(test.connection.is_drained());
+}
+
+#[test]
+fn dropping_delivers_in_the_background() {
+    let mut test = ConnectionTest::established(plain());
+    test.write(500);
+    test.expect((A | P, 1_001, 5_001, 500));
+    test.release();
+    test.expect((A | P | F, 1_501, 5_001, 0));
+    test.inject((A, 5_001, 1_502, 0));
+    assert_eq!(test.connection.state(), State::FinWait2);
+    test.inject((A | F, 5_001, 1_502, 0));
+    test.expect((A, 1_502, 5_002, 0));
+    assert_eq!(test.connection.state(), State::TimeWait);
+}
+
+#[test]
+fn a_dropped_connection_lingers_for_a_bounded_time() {
+    let mut test =
+        ConnectionTest::established(plain().linger(Duration::from_secs(5)).user_timeout(None));
+    test.release();
+    test.inject((A, 5_001, 1_002, 0));
+    test.advance(5_000);
+    assert_eq!(test.connection.state(), State::Closed);
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    test.expect((R | A, 1_002, 5_001, 0));
+}
+
+/// RFC 1122 §4.2.2.13.
+#[test]
+fn data_for_a_dropped_connection_is_answered_with_reset() {
+    let mut test = ConnectionTest::established(plain());
+    test.release();
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    test.inject((A, 5_001, 1_002, 100));
+    test.expect((R | A, 1_002, 5_001, 0));
+    assert!(test.connection.is_drained());
+}
+
+#[test]
+fn the_reset_policy_turns_a_drop_into_a_reset() {
+    let mut cut = ConnectionTest::established(plain().drop_policy(DropPolicy::Reset));
+    cut.release();
+    cut.expect((R | A, 1_001, 5_001, 0));
+
+    let mut ended = ConnectionTest::established(plain().drop_policy(DropPolicy::Reset));
+    ended.finish();
+    ended.expect((A | P | F, 1_001, 5_001, 0));
+    ended.release();
+    ended.expect_nothing();
+}
+
+#[test]
+fn abort_sends_one_reset_and_fails_everything() {
+    let mut test = ConnectionTest::established(plain());
+    test.write(500);
+    test.expect((A | P, 1_001, 5_001, 500));
+    test.connection.abort(test.now);
+    test.drain();
+    test.expect((R | A, 1_501, 5_001, 0));
+    assert_eq!(
+        test.connection.write(test.now, b"x"),
+        Err(WriteError::Closed(ConnectionError::Aborted))
+    );
+    assert_eq!(
+        test.connection.read(test.now, &mut [0; 8]),
+        Err(ReadError::Closed(ConnectionError::Aborted))
+    );
+    assert_eq!(
+        test.connection.finish_status(),
+        Err(ConnectionError::Aborted)
+    );
+}
+
+#[test]
+fn what_arrived_before_a_reset_can_still_be_read() {
+    let mut test = ConnectionTest::established(plain());
+    test.inject((A, 5_001, 1_001, 10));
+    test.sent.clear();
+    test.inject((R, 5_011, 0, 0));
+    test.read(5_001, 10);
+    assert_eq!(
+        test.connection.read(test.now, &mut [0; 8]),
+        Err(ReadError::Closed(ConnectionError::Reset))
+    );
+}

@@ -1,0 +1,252 @@
+//! Data transfer: ACKs, windows, Nagle, retransmission as the peer sees them.
+
+use super::*;
+use crate::CongestionControl;
+use crate::congestion::{Acked, CongestionController, RecoveryEntered, TimedOut};
+
+#[test]
+fn bytes_arrive_as_they_were_written() {
+    let mut test = ConnectionTest::established(plain());
+    test.write(2_500);
+    for (seq, len, flags) in [(1_001, 1_000, A), (2_001, 1_000, A), (3_001, 500, A | P)] {
+        let (header, payload) = test.sent.pop_front().unwrap();
+        assert_eq!((header.flags, header.seq.get()), (flags, seq));
+        assert_eq!(payload, pattern(seq, len));
+    }
+}
+
+#[test]
+fn reads_return_what_arrived_in_order() {
+    let mut test = ConnectionTest::established(plain());
+    test.inject((A, 6_001, 1_001, 500));
+    test.expect((A, 1_001, 5_001, 0));
+    assert_eq!(
+        test.connection.read(test.now, &mut [0; 10]),
+        Err(ReadError::Blocked)
+    );
+    test.inject((A, 5_001, 1_001, 1_000));
+    test.expect((A, 1_001, 6_501, 0));
+    test.read(5_001, 1_500);
+    let update = test.expect((A, 1_001, 6_501, 0));
+    assert_eq!(
+        update.window, 10_000,
+        "the window opened by more than two segments of 536"
+    );
+}
+
+/// RFC 9293 §3.7.4: a small segment waits while another one is unacknowledged.
+#[test]
+fn nagle_holds_a_second_small_segment_back() {
+    let mut test = ConnectionTest::established(plain());
+    test.write(10);
+    test.expect((A | P, 1_001, 5_001, 10));
+    test.write(10);
+    test.write(10);
+    test.expect_nothing();
+    test.inject((A, 5_001, 1_011, 0));
+    test.expect((A | P, 1_011, 5_001, 20));
+}
+
+#[test]
+fn nodelay_flush_and_finish_overrule_nagle() {
+    let mut test = ConnectionTest::established(plain().nodelay(true));
+    test.write(10);
+    test.expect((A | P, 1_001, 5_001, 10));
+    test.write(10);
+    test.expect((A | P, 1_011, 5_001, 10));
+    test.connection.set_nodelay(test.now, false);
+    test.write(10);
+    test.expect_nothing();
+    test.connection.flush(test.now);
+    test.drain();
+    test.expect((A | P, 1_021, 5_001, 10));
+    test.write(10);
+    test.expect_nothing();
+    test.finish();
+    test.expect((A | P | F, 1_031, 5_001, 10));
+}
+
+/// RFC 5681 §3.2: the third duplicate ACK sends the missing segment at once.
+#[test]
+fn the_third_duplicate_ack_retransmits() {
+    let mut test = ConnectionTest::established(plain());
+    test.write(6_000);
+    for seq in [1_001, 2_001, 3_001, 4_001, 5_001] {
+        test.expect((A, seq, 5_001, 1_000));
+    }
+    test.expect((A | P, 6_001, 5_001, 1_000));
+    test.inject((A, 5_001, 1_001, 0));
+    test.inject((A, 5_001, 1_001, 0));
+    test.expect_nothing();
+    test.inject((A, 5_001, 1_001, 0));
+    test.expect((A, 1_001, 5_001, 1_000));
+    let stats = test.connection.stats();
+    assert_eq!(
+        (stats.fast_recovery_count, stats.segments_retransmitted),
+        (1, 1)
+    );
+    test.inject((A, 5_001, 7_001, 0));
+    assert_eq!(test.connection.stats().flight_size, 0);
+}
+
+/// RFC 3042: each of the first two duplicate ACKs lets one new segment out.
+#[test]
+fn limited_transmit_sends_new_data_on_the_first_two_duplicates() {
+    let mut test = ConnectionTest::established(plain().initial_window(4));
+    test.write(8_000);
+    for seq in [1_001, 2_001, 3_001, 4_001] {
+        test.expect((A, seq, 5_001, 1_000));
+    }
+    test.inject((A, 5_001, 1_001, 0));
+    test.expect((A, 5_001, 5_001, 1_000));
+    test.inject((A, 5_001, 1_001, 0));
+    test.expect((A, 6_001, 5_001, 1_000));
+    test.inject((A, 5_001, 1_001, 0));
+    test.expect((A, 1_001, 5_001, 1_000));
+}
+
+#[test]
+fn a_closed_window_is_probed_with_one_byte_until_it_opens() {
+    let mut test = ConnectionTest::established(plain());
+    test.peer_window = 0;
+    test.inject((A, 5_001, 1_001, 0));
+    test.write(500);
+    test.expect_nothing();
+    // RTO after one sample of 100 ms: 100 + 4 * 50 = 300 ms; then doubled.
+    for wait in [300, 600, 1_200] {
+        test.advance(wait - 1);
+        test.expect_nothing();
+        test.advance(1);
+        test.expect((A, 1_001, 5_001, 1));
+        test.inject((A, 5_001, 1_001, 0));
+    }
+    assert_eq!(test.connection.stats().zero_window_probes, 3);
+    test.peer_window = 10_000;
+    test.inject((A, 5_001, 1_001, 0));
+    test.expect((A | P, 1_001, 5_001, 500));
+}
+
+#[test]
+fn a_probe_byte_that_the_peer_takes_is_not_sent_again() {
+    let mut test = ConnectionTest::established(plain());
+    test.peer_window = 0;
+    test.inject((A, 5_001, 1_001, 0));
+    test.write(500);
+    test.advance(300);
+    test.expect((A, 1_001, 5_001, 1));
+    test.peer_window = 10_000;
+    test.inject((A, 5_001, 1_002, 0));
+    test.expect((A | P, 1_002, 5_001, 499));
+}
+
+#[test]
+fn an_answering_peer_with_a_closed_window_is_never_given_up() {
+    let mut test = ConnectionTest::established(plain().data_retries(2).user_timeout(None));
+    test.peer_window = 0;
+    test.inject((A, 5_001, 1_001, 0));
+    test.write(500);
+    for _ in 0..40 {
+        let due = test.connection.poll_timeout().unwrap();
+        test.advance(due.saturating_since(test.now).as_millis() as u64 + 1);
+        test.expect((A, 1_001, 5_001, 1));
+        test.inject((A, 5_001, 1_001, 0));
+    }
+    assert_eq!(test.connection.state(), State::Established);
+}
+
+#[test]
+fn reading_reopens_a_closed_window_with_an_update() {
+    let mut test = ConnectionTest::established(plain());
+    let mut seq = 5_001;
+    for _ in 0..10 {
+        test.inject((A, seq, 1_001, 1_000));
+        seq += 1_000;
+    }
+    let last = test.sent.pop_back().unwrap().0;
+    test.sent.clear();
+    assert_eq!((last.ack.get(), last.window), (15_001, 0));
+    let mut buf = [0; 10_000];
+    assert_eq!(test.connection.read(test.now, &mut buf), Ok(10_000));
+    test.drain();
+    let update = test.expect((A, 1_001, 15_001, 0));
+    assert_eq!(update.window, 10_000);
+}
+
+#[test]
+fn an_mss_of_576_bounds_both_directions() {
+    let mut test = ConnectionTest::connect(plain().mss(576));
+    let syn = test.expect((S, 1_000, 0, 0));
+    assert_eq!(syn.options.mss, Some(576));
+    test.inject_with(
+        (S | A, 5_000, 1_001, 0),
+        Options {
+            mss: Some(1_460),
+            ..Options::default()
+        },
+    );
+    test.expect((A, 1_001, 5_001, 0));
+    test.write(1_000);
+    test.expect((A, 1_001, 5_001, 576));
+    test.expect((A | P, 1_577, 5_001, 424));
+}
+
+/// A window of a fixed number of segments: what a user's own controller may do.
+#[derive(Debug)]
+struct FixedWindow(u64);
+
+impl CongestionController for FixedWindow {
+    fn on_acked(&mut self, _: &Acked) {}
+    fn on_recovery_entered(&mut self, _: &RecoveryEntered) {}
+    fn on_timeout(&mut self, _: &TimedOut) {}
+    fn cwnd(&self) -> u64 {
+        self.0
+    }
+    fn ssthresh(&self) -> u64 {
+        u64::MAX
+    }
+    fn uses_prr(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_window_of_one_segment_is_stop_and_wait() {
+    let controller = CongestionControl::custom(|params| FixedWindow(params.mss));
+    let mut test = ConnectionTest::established(plain().congestion(controller));
+    test.write(3_000);
+    test.expect((A, 1_001, 5_001, 1_000));
+    test.expect_nothing();
+    test.inject((A, 5_001, 2_001, 0));
+    test.expect((A, 2_001, 5_001, 1_000));
+    test.expect_nothing();
+    test.inject((A, 5_001, 3_001, 0));
+    test.expect((A | P, 3_001, 5_001, 1_000));
+}
+
+#[test]
+fn the_second_full_segment_is_acknowledged_at_once_and_a_lone_one_later() {
+    let mut test = ConnectionTest::established(plain());
+    // Out of the quick-ACK phase of the peer's slow start.
+    let mut seq = 5_001;
+    for _ in 0..40 {
+        test.inject((A, seq, 1_001, 1_000));
+        seq += 1_000;
+        let mut buf = [0; 1_000];
+        assert_eq!(test.connection.read(test.now, &mut buf), Ok(1_000));
+        test.drain();
+    }
+    test.advance(100);
+    test.sent.clear();
+    test.inject((A, seq, 1_001, 1_000));
+    test.inject((A, seq + 1_000, 1_001, 1_000));
+    test.expect((A, 1_001, seq + 2_000, 0));
+    test.read(seq, 2_000);
+    test.sent.clear();
+    test.inject((A, seq + 2_000, 1_001, 1_000));
+    test.read(seq + 2_000, 1_000);
+    test.expect_nothing();
+    test.advance(24);
+    test.expect_nothing();
+    test.advance(1);
+    test.expect((A, 1_001, seq + 3_000, 0));
+}

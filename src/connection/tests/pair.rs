@@ -1,0 +1,166 @@
+//! Two connections face to face over a lossy link with a fixed delay, on a virtual clock.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const DELAY: Duration = Duration::from_millis(10);
+
+struct Pair {
+    now: Timestamp,
+    ends: [Connection; 2],
+    wire: BTreeMap<(Timestamp, u64), (usize, Bytes)>,
+    sent: u64,
+    random: u64,
+    loss_percent: u64,
+}
+
+impl Pair {
+    fn new(config: &Config, seed: u64, loss_percent: u64) -> Self {
+        let config = Arc::new(config.clone());
+        let now = Timestamp::from_millis(1);
+        let client = Connection::connect(now, Arc::clone(&config), &PARAMS);
+        let server_params = OpenParams {
+            local_port: 1,
+            remote_port: 40_000,
+            iss: SeqNumber::new(5_000),
+            ..PARAMS
+        };
+        // The listener's part is played by a simultaneous open.
+        let server = Connection::connect(now, config, &server_params);
+        Self {
+            now,
+            ends: [client, server],
+            wire: BTreeMap::new(),
+            sent: 0,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            loss_percent,
+        }
+    }
+
+    fn draw(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    fn flush(&mut self, end: usize) {
+        let mut buf = vec![0; 65_536];
+        while let Some(transmit) = self.ends[end].poll_transmit(self.now, 40, &mut buf) {
+            for bytes in buf[..transmit.len].chunks(transmit.segment_size) {
+                self.sent += 1;
+                if self.draw() % 100 >= self.loss_percent {
+                    let due = self.now + DELAY + Duration::from_micros(self.sent % 3);
+                    let datagram = Bytes::copy_from_slice(bytes);
+                    self.wire.insert((due, self.sent), (1 - end, datagram));
+                }
+            }
+        }
+        self.ends[end].check_invariants();
+    }
+
+    /// Goes to the next event; false when there is none.
+    fn step(&mut self) -> bool {
+        let timer = self.ends.iter().filter_map(Connection::poll_timeout).min();
+        let arrival = self.wire.keys().next().map(|(at, _)| *at);
+        let Some(next) = [timer, arrival].into_iter().flatten().min() else {
+            return false;
+        };
+        self.now = self.now.max(next);
+        if arrival == Some(next) {
+            let ((_, _), (end, bytes)) = self.wire.pop_first().unwrap();
+            let segment = Segment::decode(&bytes).unwrap();
+            let end_state = &mut self.ends[end];
+            match end_state.expected_integrity() {
+                Some(check) if !segment.header.flags.contains(S) => {
+                    assert!(segment.verify(check), "{segment:?}");
+                }
+                _ => assert!(segment.integrity().is_some()),
+            }
+            end_state.handle_segment(self.now, &segment, &bytes);
+            self.flush(end);
+        } else {
+            for end in 0..2 {
+                self.ends[end].handle_timeout(self.now);
+                self.flush(end);
+            }
+        }
+        true
+    }
+}
+
+fn transfer(config: &Config, seed: u64, loss_percent: u64, len: usize) {
+    let mut pair = Pair::new(config, seed, loss_percent);
+    let data = pattern(0, len);
+    let mut written = [0; 2];
+    let mut read = [Vec::new(), Vec::new()];
+    for _ in 0..2_000_000 {
+        for end in 0..2 {
+            let rest = &data[written[end]..];
+            if let Ok(taken) = pair.ends[end].write(pair.now, rest) {
+                written[end] += taken;
+            }
+            if written[end] == len {
+                let _ = pair.ends[end].finish(pair.now);
+            }
+            let mut buf = [0; 4_096];
+            while let Ok(taken @ 1..) = pair.ends[end].read(pair.now, &mut buf) {
+                read[end].extend_from_slice(&buf[..taken]);
+            }
+            pair.flush(end);
+        }
+        if !pair.step() {
+            break;
+        }
+    }
+    for end in 0..2 {
+        let connection = &pair.ends[end];
+        let other = pair.ends[1 - end].stats();
+        let told = format!(
+            "seed {seed}, end {end}: {:?}, other end {other:?}",
+            connection.stats()
+        );
+        assert_eq!(connection.error(), None, "{told}");
+        assert_eq!(connection.state(), State::Closed, "seed {seed}, end {end}");
+        assert!(
+            read[end] == data,
+            "seed {seed}, end {end}: {} of {len} bytes",
+            read[end].len()
+        );
+    }
+}
+
+#[test]
+fn every_byte_arrives_both_ways_through_loss() {
+    let config = Config::builder()
+        .data_retries(60)
+        .syn_retries(30)
+        .user_timeout(None)
+        .time_wait(Duration::from_secs(240))
+        .linger(Duration::from_secs(3_600));
+    let full = config.clone().build().unwrap();
+    let bare = config
+        .clone()
+        .sack(false)
+        .timestamps(false)
+        .build()
+        .unwrap();
+    let tiny = config
+        .receive_buffer(8_192)
+        .send_buffer(8_192)
+        .mss(600)
+        .build()
+        .unwrap();
+    for seed in 1..=20 {
+        for (config, loss) in [
+            (&full, 0),
+            (&full, 10),
+            (&full, 30),
+            (&bare, 20),
+            (&tiny, 20),
+        ] {
+            transfer(config, seed, loss, 100_000);
+        }
+    }
+}
