@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::loss::{Evidence, Verdict, detect};
+use super::losses::Losses;
 use super::prr::{Prr, PrrAck};
 use super::scoreboard::Piece;
-use super::{Losses, Phase, Recovery};
+use super::{Phase, Recovery};
 use crate::Timestamp;
 use crate::congestion::{Acked, RateSample, RecoveryEntered, RecoveryExited};
 use crate::connection::Offset;

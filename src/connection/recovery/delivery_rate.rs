@@ -184,9 +184,9 @@ mod tests {
             .map(|n| rate.on_sent(at(n * 10), (n + 1) * 1_000, n == 0))
             .collect();
         // All ACKs arrive together at 150 ms, as one. The newest was sent at 90: send 90 ms, ACK 150 ms.
-        snapshots
-            .iter()
-            .for_each(|snapshot| rate.on_delivered(snapshot));
+        for snapshot in &snapshots {
+            rate.on_delivered(snapshot);
+        }
         assert_eq!(
             rate.finish(at(150), 10_000, None).unwrap().interval,
             ms(150)

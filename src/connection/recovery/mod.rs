@@ -22,6 +22,7 @@ mod ack;
 mod delivery_rate;
 mod duplicates;
 mod loss;
+mod losses;
 mod pacer;
 mod prr;
 mod rto;
@@ -35,15 +36,16 @@ use std::time::Duration;
 pub use self::ack::{AckArrival, AckOutcome};
 use self::delivery_rate::RateEstimator;
 use self::duplicates::Duplicates;
+use self::losses::Losses;
 use self::pacer::Pacer;
 use self::prr::Prr;
 use self::rto::RtoTimer;
 pub use self::rtt::RttEstimator;
-use self::scoreboard::{Piece, Scoreboard};
+use self::scoreboard::Scoreboard;
 use self::window_usage::WindowUsage;
 use crate::congestion::{
-    Acked, CongestionControl, CongestionController, ControllerParams, IdleRestart, Lost,
-    RateSample, RecoveryEntered, Sent, TimedOut,
+    Acked, CongestionControl, CongestionController, ControllerParams, IdleRestart, RateSample,
+    RecoveryEntered, Sent, TimedOut,
 };
 use crate::connection::Offset;
 use crate::{Config, Timestamp};
@@ -54,7 +56,11 @@ const DEFAULT_MSS: u64 = 536;
 const LIMITED_TRANSMIT_SEGMENTS: u64 = 2;
 
 /// What the handshake found out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each with a name at its use"
+)]
 pub struct RecoveryStart {
     /// Effective send MSS in bytes, options subtracted.
     pub mss: u64,
@@ -117,6 +123,10 @@ enum Phase {
 /// - the timer runs if and only if something is outstanding;
 /// - `delivered` equals what is acknowledged plus what is SACKed plus `counted_ahead`.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "settings, independent of each other"
+)]
 pub struct Recovery {
     factory: CongestionControl,
     initial_window_segments: u64,
@@ -518,59 +528,6 @@ impl Recovery {
             self.counted_ahead <= self.scoreboard.unsacked(),
             "counted ahead"
         );
-    }
-}
-
-/// Splits [`Recovery`] into the scoreboard and what hears of its losses.
-struct Losses<'a> {
-    scoreboard: &'a mut Scoreboard,
-    report: LossReport<'a>,
-}
-
-/// Passes losses on to the counters and the controller.
-struct LossReport<'a> {
-    now: Timestamp,
-    mss: u64,
-    rate: &'a mut RateEstimator,
-    controller: &'a mut dyn CongestionController,
-    counters: &'a mut RecoveryCounters,
-}
-
-impl<'a> Losses<'a> {
-    fn new(recovery: &'a mut Recovery, now: Timestamp) -> Self {
-        Self {
-            scoreboard: &mut recovery.scoreboard,
-            report: LossReport {
-                now,
-                mss: recovery.mss,
-                rate: &mut recovery.rate,
-                controller: &mut *recovery.controller,
-                counters: &mut recovery.counters,
-            },
-        }
-    }
-}
-
-impl LossReport<'_> {
-    /// Tells the controller of each segment of `piece`.
-    fn on_lost(&mut self, piece: &Piece) {
-        let mut left = piece.len();
-        while left > 0 {
-            let bytes = left.min(self.mss);
-            left -= bytes;
-            self.rate.on_lost(bytes);
-            self.counters.segments_lost += 1;
-            self.controller.on_lost(&Lost {
-                now: self.now,
-                bytes,
-                sent_at: piece.snapshot.sent_at,
-                tx_in_flight: piece.snapshot.tx_in_flight,
-                prior_delivered: piece.snapshot.delivered,
-                prior_lost: piece.snapshot.lost,
-                is_app_limited: piece.snapshot.is_app_limited,
-                total_lost: self.rate.lost(),
-            });
-        }
     }
 }
 

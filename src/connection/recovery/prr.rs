@@ -90,7 +90,7 @@ mod tests {
     const MSS: u64 = 1_000;
 
     /// Drives one episode in which every ACK delivers one segment, and returns what was sent for each. Of
-    /// `flight` segments, `lost` are lost and DupThresh were SACKed at its beginning, the last of them by
+    /// `flight` segments, `lost` are lost and three were SACKed at its beginning, the last of them by
     /// the ACK that begins it.
     fn episode(flight: u64, lost: u64, ssthresh: u64, acks: u64) -> Vec<u64> {
         let mut prr = Prr::new((flight - 2) * MSS);

@@ -10,7 +10,7 @@ mod window;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::congestion::{RecoveryExited, Undo};
+use crate::congestion::{Lost, RecoveryExited, Undo};
 
 const MSS: u64 = 1_000;
 
@@ -141,6 +141,7 @@ impl CongestionController for TestController {
 
 /// How a fixture is set up.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent settings")]
 struct Setup {
     sack: bool,
     timestamps: bool,

@@ -32,7 +32,7 @@ impl ScoreboardTest {
         let mut bytes = 0;
         self.board
             .acknowledge(Offset::new(segment * MSS), &mut |piece| {
-                bytes += piece.len()
+                bytes += piece.len();
             });
         self.board.check_invariants();
         bytes
@@ -44,7 +44,7 @@ impl ScoreboardTest {
         let is_accepted = self
             .board
             .sack(range(start * MSS, end * MSS), &mut |piece| {
-                bytes += piece.len()
+                bytes += piece.len();
             });
         assert!(is_accepted);
         self.board.check_invariants();

@@ -131,25 +131,22 @@ impl RecoveryTest {
         while self.recovery.flight_size() > 0 && steps < 1_000 {
             steps += 1;
             let allowance = self.recovery.send_allowance(self.now);
-            match self.recovery.next_retransmission(allowance) {
-                Some(range) => {
-                    self.recovery.on_retransmitted(self.now, range.clone());
-                    self.advance(100);
-                    if range.start <= self.recovery.snd_una() {
-                        let ahead = range.end.saturating_since(self.recovery.snd_una());
-                        self.take(&Step::Ack {
-                            ahead,
-                            blocks: vec![],
-                            is_duplicate: false,
-                            rtt: None,
-                        });
-                    }
-                }
-                None => {
-                    // Nothing may be sent: then the timer must run.
-                    self.now = self.recovery.rto_deadline().expect("deadlock");
-                    self.recovery.on_rto(self.now);
-                }
+            let Some(range) = self.recovery.next_retransmission(allowance) else {
+                // Nothing may be sent: then the timer must run.
+                self.now = self.recovery.rto_deadline().expect("deadlock");
+                self.take(&Step::Expire);
+                continue;
+            };
+            self.recovery.on_retransmitted(self.now, range.clone());
+            self.advance(100);
+            if range.start <= self.recovery.snd_una() {
+                let ahead = range.end.saturating_since(self.recovery.snd_una());
+                self.take(&Step::Ack {
+                    ahead,
+                    blocks: vec![],
+                    is_duplicate: false,
+                    rtt: None,
+                });
             }
             self.recovery.check_invariants();
         }
