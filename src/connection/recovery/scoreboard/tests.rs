@@ -159,6 +159,7 @@ fn reneged_data_returns_to_the_scoreboard() {
     // The cumulative ACK stops where a SACKed range begins.
     test.ack(1);
     assert_eq!(test.board.forget_reneged(SendSnapshot::default()), 4_000);
+    test.board.check_invariants();
     test.board.mark_all_lost(&mut |_| {});
     test.board.check_invariants();
     test.expect_pipe(0);

@@ -37,6 +37,22 @@ fn the_first_two_duplicates_each_allow_one_new_segment() {
 }
 
 #[test]
+fn limited_transmit_ends_two_segments_beyond_the_window() {
+    let mut test = RecoveryTest::new(NO_SACK);
+    test.send(4);
+    test.expire();
+    test.expect_timeout(4, 4, 1);
+    test.expect_retransmission(0);
+    test.ack(4);
+    assert!(test.send_allowed() > 3);
+    // At the recovery point duplicates begin no recovery (RFC 6582 §3.2 step 1), however many.
+    test.duplicates(3);
+    test.send_allowed();
+    let cwnd = test.recovery.controller().cwnd();
+    assert_eq!(test.recovery.flight_size(), cwnd + 2 * MSS);
+}
+
+#[test]
 fn what_may_be_sent_is_what_inflating_the_window_allows() {
     // RFC 6582 §3.2 side by side: 20 segments, the first and the eleventh lost, one segment per duplicate.
     let mut test = RecoveryTest::new(Setup {

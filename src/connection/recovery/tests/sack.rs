@@ -161,6 +161,49 @@ fn a_hole_that_is_not_provably_lost_may_be_sent_again_when_nothing_else_can() {
 }
 
 #[test]
+fn a_retransmission_from_before_the_episode_hides_no_hole() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(10);
+    // The last segment is sent again as a probe, then 0 and 8 prove missing.
+    test.recovery.on_retransmitted(test.now, at(9)..at(10));
+    test.sack(0, &[(1, 8), (9, 10)]);
+    test.expect_recovery(1, 10, 1);
+    test.expect_retransmission(0);
+    // RFC 6675 §5 step 3.1 has reset HighRxt.
+    assert_eq!(
+        test.recovery.next_speculative_retransmission(MSS),
+        Some(at(8)..at(9))
+    );
+}
+
+#[test]
+fn an_ack_that_shows_further_loss_is_not_safe() {
+    // Blocks of the ACK that acknowledges the retransmission of 0, losses shown by it, segments allowed.
+    type Case = (&'static [(u64, u64)], usize, u64);
+    let cases: [Case; 2] = [
+        // In flight 7 + 3 - 1 = 9; delivered 4, sent 3: max(4 - 3, 1) + 1, PRR-SSRB.
+        (&[(20, 23)], 0, 2),
+        // 26..29 too: 23..26 are lost. In flight 9 - 6; delivered 7, sent 3: max(7 - 3, 4), PRR-CRB.
+        (&[(20, 23), (26, 29)], 3, 4),
+    ];
+    for (blocks, lost, allowed) in cases {
+        let mut test = RecoveryTest::new(Setup { window: 30, ..PRR });
+        test.send(30);
+        test.advance(100);
+        // 20 are lost, 7 in flight, the target is 15.
+        test.sack(0, &[(20, 23)]);
+        test.expect_recovery(20, 30, 7);
+        for segment in 0..3 {
+            test.expect_retransmission(segment);
+        }
+        test.expect_allowance(0);
+        test.sack(1, blocks);
+        test.expect_heard(&vec![Heard::Lost { bytes: MSS }; lost]);
+        test.expect_allowance(allowed);
+    }
+}
+
+#[test]
 fn the_reduction_is_spread_over_the_round() {
     let mut test = RecoveryTest::new(Setup { window: 20, ..PRR });
     assert_eq!(test.send_allowed(), 20);

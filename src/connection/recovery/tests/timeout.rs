@@ -108,6 +108,16 @@ fn with_timestamps_a_retransmission_gives_a_sample_and_ends_the_back_off() {
 }
 
 #[test]
+fn our_clock_is_preferred_to_the_coarser_echo() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(1);
+    test.advance(97);
+    // The echo says 100.
+    test.ack(1);
+    assert_eq!(test.last_acked().rtt.sample, Some(ms(97)));
+}
+
+#[test]
 fn the_sample_is_that_of_the_earliest_segment_acknowledged() {
     let mut test = RecoveryTest::new(NO_SACK);
     test.send(1);
