@@ -37,6 +37,20 @@ fn the_first_two_duplicates_each_allow_one_new_segment() {
 }
 
 #[test]
+fn limited_transmit_of_an_earlier_round_counts_as_flight() {
+    let mut test = RecoveryTest::new(NO_SACK);
+    assert_eq!(test.send_allowed(), 10);
+    test.duplicates(2);
+    assert_eq!(test.send_allowed(), 2);
+    // It was reordering.
+    test.ack(3);
+    test.duplicates(3);
+    // 12 - 3; in the network one lost and three held less.
+    test.expect_recovery(1, 9, 5);
+    test.expect_retransmission(3);
+}
+
+#[test]
 fn limited_transmit_ends_two_segments_beyond_the_window() {
     let mut test = RecoveryTest::new(NO_SACK);
     test.send(4);
