@@ -151,6 +151,7 @@ fn reneged_data_returns_to_the_scoreboard() {
     let mut test = ScoreboardTest::new(6);
     test.sack(1, 3);
     test.sack(4, 6);
+    test.lose_below(4);
     assert_eq!(
         test.board.forget_reneged(SendSnapshot::default()),
         0,
