@@ -85,13 +85,20 @@ impl Window {
         field(held >> self.shift)
     }
 
-    /// Whether so much room has come up since the last advertisement that the peer should know.
+    /// Whether so much room has come up since the last advertisement that the peer should know now.
     ///
-    /// The step is twice that of [`advertise`](Self::advertise), so that an update always moves the
-    /// edge.
+    /// While half of the window is still open the peer is not waiting, and the next ACK tells it; then
+    /// only half a window of news is worth a segment of its own. Below that the step is two segments,
+    /// twice that of [`advertise`](Self::advertise), so that an update always moves the edge.
     pub(super) fn has_update(&self, rcv_nxt: Offset, readable: usize, segment_size: usize) -> bool {
-        let step = (self.span() / 2).min(2 * full_sized(segment_size)).max(1);
-        self.is_advertised && self.candidate(rcv_nxt, readable) >= self.right_edge + step
+        let half = self.span() / 2;
+        let is_half_open = self.right_edge.saturating_since(rcv_nxt) >= half;
+        let step = if is_half_open {
+            half
+        } else {
+            half.min(2 * full_sized(segment_size))
+        };
+        self.is_advertised && self.candidate(rcv_nxt, readable) >= self.right_edge + step.max(1)
     }
 
     /// The right edge that the free room allows.
