@@ -155,6 +155,9 @@ pub enum EndpointError {
     /// The endpoint carries as many connections as `max_connections` allows.
     #[error("the endpoint already carries {0} connections (max_connections)")]
     TooManyConnections(usize),
+    /// The endpoint's connections take as much memory as `max_memory` allows.
+    #[error("the endpoint's connections already take {0} bytes (max_memory)")]
+    MemoryExhausted(usize),
     /// The endpoint was closed.
     #[error("endpoint closed")]
     Closed,
@@ -166,7 +169,7 @@ impl EndpointError {
         match self {
             Self::InvalidAddress(..) => io::ErrorKind::InvalidInput,
             Self::PortsExhausted(_) | Self::PortInUse(_) => io::ErrorKind::AddrInUse,
-            Self::TooManyConnections(_) => io::ErrorKind::QuotaExceeded,
+            Self::TooManyConnections(_) | Self::MemoryExhausted(_) => io::ErrorKind::QuotaExceeded,
             Self::Closed => io::ErrorKind::ConnectionAborted,
         }
     }

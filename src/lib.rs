@@ -3,6 +3,7 @@
 mod config;
 pub mod congestion;
 mod connection;
+mod endpoint;
 mod error;
 mod stats;
 mod timestamp;

@@ -120,6 +120,11 @@ pub struct EndpointStats {
     pub resets_sent: u64,
     /// RSTs not sent because of the rate limit.
     pub resets_suppressed: u64,
+    /// Resets, cookies and ACKs of TIME-WAIT dropped because too many waited for the transport.
+    pub answers_dropped: u64,
+    /// Datagrams not sent because the peer's address was not proven and 3 bytes had been sent for each
+    /// one received.
+    pub amplification_suppressed: u64,
     /// SYN-ACKs sent with a cookie instead of state (RFC 4987 §3.6).
     pub syn_cookies_sent: u64,
     /// Connections made from a valid cookie.

@@ -40,7 +40,7 @@ use bytes::Bytes;
 
 use self::egress::Outbox;
 use self::handshake::Handshake;
-pub use self::handshake::Negotiated;
+pub use self::handshake::{Negotiated, own_extension, window_shift};
 pub use self::offset::Offset;
 use self::receiver::{Receiver, ReceiverParams};
 use self::sender::{Blocked, Sender};

@@ -1,0 +1,142 @@
+//! One connection's place in the endpoint: its identity, who holds it, and what is queued for it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::demux::Key;
+use super::stateless::AddressBudget;
+use crate::config::Config;
+use crate::connection::{Connection, Event, State};
+use crate::timestamp::Timestamp;
+
+/// Names a connection of one endpoint. It is never reused: once the connection was released, nothing
+/// answers to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    slot: usize,
+    generation: u64,
+}
+
+impl ConnectionId {
+    pub(super) fn new(slot: usize, generation: u64) -> Self {
+        Self { slot, generation }
+    }
+
+    pub(super) fn slot(self) -> usize {
+        self.slot
+    }
+
+    pub(super) fn generation(self) -> u64 {
+        self.generation
+    }
+}
+
+/// How the connection came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// By `connect`.
+    Connect,
+    /// By `rendezvous`: the peer connects too, perhaps later.
+    Rendezvous,
+    /// By a peer's SYN to a listener.
+    Listener,
+}
+
+/// Who answers for the connection.
+#[derive(Debug)]
+pub(super) enum Handle {
+    /// The handshake with a listener's peer is under way; the address is not proven.
+    HalfOpen(AddressBudget),
+    /// Established; waits in the listener's accept queue.
+    Queued,
+    /// The application holds it.
+    Held,
+    /// The application let go of it; it lingers until it has nothing to say.
+    Released,
+}
+
+/// A connection and what the endpoint knows about it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) connection: Connection,
+    pub(super) generation: u64,
+    pub(super) key: Key,
+    pub(super) config: Arc<Config>,
+    pub(super) origin: Origin,
+    pub(super) handle: Handle,
+    /// Where segments go, in the form that the socket takes.
+    pub(super) remote: SocketAddr,
+    /// From where they must leave: the address that the peer connected to. `None`: the system chooses.
+    pub(super) source_ip: Option<IpAddr>,
+    /// Our address as the latest datagram named it.
+    pub(super) local_ip: Option<IpAddr>,
+    /// Whether datagrams with its key are its own; not once it has closed and waits to be released.
+    pub(super) is_bound: bool,
+    /// Whether it is in the ready queue.
+    pub(super) is_ready: bool,
+    /// What the timer queue holds for it.
+    pub(super) deadline: Option<Timestamp>,
+    /// What it adds to the endpoint's memory.
+    pub(super) memory: usize,
+    /// Whether it counts as a live connection.
+    pub(super) is_live: bool,
+    /// Events that were queued and not yet taken.
+    pub(super) events: EventSet,
+}
+
+impl Slot {
+    /// Bytes that a connection takes without anything buffered.
+    pub(super) const BASE_MEMORY: usize = size_of::<Self>();
+
+    pub(super) fn id(&self, slot: usize) -> ConnectionId {
+        ConnectionId::new(slot, self.generation)
+    }
+
+    /// Whether a listener still answers for it.
+    pub(super) fn is_unaccepted(&self) -> bool {
+        matches!(self.handle, Handle::HalfOpen(_) | Handle::Queued)
+    }
+
+    /// Whether it has anything left to do but wait in TIME-WAIT.
+    pub(super) fn has_business(&self) -> bool {
+        match self.connection.state() {
+            State::TimeWait => self.connection.time_wait().is_none(),
+            State::Closed => !self.connection.is_drained(),
+            State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => true,
+        }
+    }
+}
+
+/// A set of connection events.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct EventSet(u8);
+
+impl EventSet {
+    /// Adds an event; returns whether it was missing.
+    pub(super) fn insert(&mut self, event: Event) -> bool {
+        let is_new = self.0 & Self::bit(event) == 0;
+        self.0 |= Self::bit(event);
+        is_new
+    }
+
+    pub(super) fn remove(&mut self, event: Event) {
+        self.0 &= !Self::bit(event);
+    }
+
+    fn bit(event: Event) -> u8 {
+        match event {
+            Event::Connected => 1,
+            Event::Readable => 1 << 1,
+            Event::Writable => 1 << 2,
+            Event::Finished => 1 << 3,
+            Event::Closed => 1 << 4,
+        }
+    }
+}
