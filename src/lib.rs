@@ -3,8 +3,11 @@
 mod config;
 pub mod congestion;
 mod connection;
+mod driver;
 mod endpoint;
 mod error;
+mod listener;
+mod socket;
 mod stats;
 mod timestamp;
 mod wire;
@@ -12,6 +15,12 @@ mod wire;
 pub use crate::config::{Config, ConfigBuilder, DropPolicy};
 pub use crate::congestion::CongestionControl;
 pub use crate::connection::State;
+pub use crate::driver::{DatagramTransport, RecvBuffer, RecvMeta, Transmit, Unreachable};
+pub use crate::endpoint::Ecn;
 pub use crate::error::{ConfigError, ConnectionError, EndpointError, TimeoutCause};
+pub use crate::listener::ReliableUdpListener;
+pub use crate::socket::{
+    Endpoint, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReliableUdpSocket, ReuniteError, WriteHalf,
+};
 pub use crate::stats::{ConnectionStats, EndpointStats};
 pub use crate::timestamp::Timestamp;

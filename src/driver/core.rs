@@ -1,0 +1,360 @@
+//! The state machine of an endpoint and everybody who waits for it: what the core's lock protects.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use tokio::sync::Notify;
+
+use super::clock::Clock;
+use crate::connection::{Connection, Event, State};
+use crate::endpoint::{ConnectionId, Endpoint, EndpointEvent};
+use crate::{Config, ConnectionError, EndpointError, Timestamp};
+
+/// How far an endpoint is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// No new connections; those that exist may finish.
+    Closing,
+    /// The driver task is gone; nothing moves any more.
+    Gone,
+}
+
+/// The state machine and everybody who waits for it.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) endpoint: Endpoint,
+    pub(super) phase: Phase,
+    /// The driver task.
+    pub(super) driver: Option<Waker>,
+    /// Notified when no connection is left or the endpoint goes away.
+    pub(super) idle: Arc<Notify>,
+    /// How many wait for it.
+    pub(super) idle_waiters: usize,
+    /// The latest time that was passed in; never goes backwards.
+    now: Timestamp,
+    waiters: HashMap<ConnectionId, Waiters>,
+    listeners: HashMap<u16, ListenerWaiters>,
+    /// When the driver wakes up by itself; `None` when only a datagram or a handle wakes it.
+    armed: Option<Timestamp>,
+}
+
+/// The tasks that wait for one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    read: Option<Waker>,
+    write: Option<Waker>,
+    shutdown: Option<Waker>,
+    /// For `peek`, of which several may wait: readable.
+    readable: Option<Arc<Notify>>,
+    /// For `connect` and `closed`: a change of state.
+    state: Option<Arc<Notify>>,
+}
+
+/// One of the directions in which a task can wait by poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+    Shutdown,
+}
+
+#[derive(Debug, Default)]
+struct ListenerWaiters {
+    poll: Option<Waker>,
+    accept: Arc<Notify>,
+}
+
+/// What is to be woken or dropped once all locks are released.
+#[derive(Debug, Default)]
+pub(crate) struct Wakeups {
+    tasks: Vec<Waker>,
+    groups: Vec<Arc<Notify>>,
+    /// Replaced wakers: dropping one may run foreign code too.
+    retired: Vec<Waker>,
+}
+
+impl Core {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            phase: Phase::Open,
+            driver: None,
+            idle: Arc::default(),
+            idle_waiters: 0,
+            now: Timestamp::ZERO,
+            waiters: HashMap::new(),
+            listeners: HashMap::new(),
+            armed: None,
+        }
+    }
+
+    /// Reads the clock; the lock is held, so that time never goes backwards for the core.
+    pub(super) fn advance(&mut self, clock: &Clock) -> Timestamp {
+        self.now = self.now.max(clock.now());
+        self.now
+    }
+
+    /// Collects whom the latest changes concern.
+    pub(super) fn settle(&mut self, wakeups: &mut Wakeups) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match event {
+                EndpointEvent::Connection(id, event) => {
+                    let state = self.endpoint.connection(id).map(Connection::state);
+                    if let Some(waiters) = self.waiters.get_mut(&id) {
+                        waiters.on_event(event, state, wakeups);
+                    }
+                }
+                EndpointEvent::Incoming { port } => {
+                    if let Some(listener) = self.listeners.get_mut(&port) {
+                        wakeups.tasks.extend(listener.poll.take());
+                        wakeups.groups.push(Arc::clone(&listener.accept));
+                    }
+                }
+            }
+        }
+        let is_earlier = match (self.endpoint.poll_timeout(), self.armed) {
+            (Some(deadline), Some(armed)) => deadline < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if is_earlier {
+            wakeups.tasks.extend(self.driver.clone());
+        }
+        if self.idle_waiters > 0 && self.endpoint.is_idle() {
+            wakeups.groups.push(Arc::clone(&self.idle));
+        }
+    }
+
+    /// The driver is about to run: until it sleeps again it needs no wake-up for deadlines.
+    pub(crate) fn on_driver_awake(&mut self, waker: &Waker, wakeups: &mut Wakeups) {
+        wakeups.register(&mut self.driver, waker);
+        self.armed = Some(Timestamp::ZERO);
+    }
+
+    /// The driver is about to sleep until `armed`.
+    pub(crate) fn on_driver_asleep(&mut self, armed: Option<Timestamp>) {
+        self.armed = armed;
+    }
+
+    /// Fails unless connections can be made.
+    pub(crate) fn check_open(&self) -> Result<(), EndpointError> {
+        if self.phase == Phase::Open {
+            Ok(())
+        } else {
+            Err(EndpointError::Closed)
+        }
+    }
+
+    /// Runs `f` on a connection.
+    pub(crate) fn with_connection<R>(
+        &mut self,
+        now: Timestamp,
+        id: ConnectionId,
+        f: impl FnOnce(&mut Connection) -> R,
+    ) -> Result<R, ConnectionError> {
+        if self.phase == Phase::Gone {
+            return Err(ConnectionError::EndpointClosed);
+        }
+        self.endpoint
+            .with_connection(now, id, f)
+            .ok_or(ConnectionError::EndpointClosed)
+    }
+
+    /// Looks at a connection.
+    pub(crate) fn connection(&self, id: ConnectionId) -> Result<&Connection, ConnectionError> {
+        if self.phase == Phase::Gone {
+            return Err(ConnectionError::EndpointClosed);
+        }
+        self.endpoint
+            .connection(id)
+            .ok_or(ConnectionError::EndpointClosed)
+    }
+
+    /// Makes `cx`'s task the one that waits for a connection in one direction.
+    pub(crate) fn wait(
+        &mut self,
+        id: ConnectionId,
+        direction: Direction,
+        cx: &Context<'_>,
+        wakeups: &mut Wakeups,
+    ) {
+        let Some(waiters) = self.waiters.get_mut(&id) else {
+            return;
+        };
+        let slot = match direction {
+            Direction::Read => &mut waiters.read,
+            Direction::Write => &mut waiters.write,
+            Direction::Shutdown => &mut waiters.shutdown,
+        };
+        wakeups.register(slot, cx.waker());
+    }
+
+    /// Returns what is notified when a connection changes state.
+    pub(crate) fn state_notify(&mut self, id: ConnectionId) -> Arc<Notify> {
+        let notify = self.waiters.get_mut(&id).map(|waiters| &mut waiters.state);
+        notify.map_or_else(Arc::default, |notify| {
+            Arc::clone(notify.get_or_insert_default())
+        })
+    }
+
+    /// Returns what is notified when a connection becomes readable.
+    pub(crate) fn readable_notify(&mut self, id: ConnectionId) -> Arc<Notify> {
+        let notify = self
+            .waiters
+            .get_mut(&id)
+            .map(|waiters| &mut waiters.readable);
+        notify.map_or_else(Arc::default, |notify| {
+            Arc::clone(notify.get_or_insert_default())
+        })
+    }
+
+    /// Wakes everybody who waits for a connection.
+    pub(crate) fn wake_all(&mut self, id: ConnectionId, wakeups: &mut Wakeups) {
+        if let Some(waiters) = self.waiters.get_mut(&id) {
+            waiters.wake_all(wakeups);
+        }
+    }
+
+    /// A socket takes over a connection.
+    pub(crate) fn adopt(&mut self, id: ConnectionId) {
+        self.waiters.insert(id, Waiters::default());
+    }
+
+    /// The last handle of a connection is gone. The returned wakers must be dropped without the lock.
+    pub(crate) fn release(&mut self, now: Timestamp, id: ConnectionId) -> Option<Waiters> {
+        self.endpoint.release(now, id);
+        self.waiters.remove(&id)
+    }
+
+    pub(crate) fn listen(
+        &mut self,
+        port: u16,
+        config: Config,
+    ) -> Result<Arc<Notify>, EndpointError> {
+        self.check_open()?;
+        self.endpoint.listen(port, Some(config))?;
+        let accept = Arc::default();
+        let waiters = ListenerWaiters {
+            poll: None,
+            accept: Arc::clone(&accept),
+        };
+        self.listeners.insert(port, waiters);
+        Ok(accept)
+    }
+
+    pub(crate) fn unlisten(&mut self, now: Timestamp, port: u16, wakeups: &mut Wakeups) {
+        if let Some(listener) = self.listeners.remove(&port) {
+            self.endpoint.unlisten(now, port);
+            wakeups.retired.extend(listener.poll);
+        }
+    }
+
+    /// Takes the oldest connection of a listener and makes it a socket's.
+    pub(crate) fn accept(
+        &mut self,
+        port: u16,
+    ) -> Result<Option<(ConnectionId, SocketAddr)>, EndpointError> {
+        if self.phase != Phase::Open {
+            return Err(EndpointError::Closed);
+        }
+        let accepted = self.endpoint.accept(port);
+        if let Some((id, _)) = accepted {
+            self.adopt(id);
+        }
+        Ok(accepted)
+    }
+
+    /// Makes `cx`'s task the one that waits for a listener by poll.
+    pub(crate) fn wait_accept(&mut self, port: u16, cx: &Context<'_>, wakeups: &mut Wakeups) {
+        if let Some(listener) = self.listeners.get_mut(&port) {
+            wakeups.register(&mut listener.poll, cx.waker());
+        }
+    }
+
+    /// Stops listening and connecting; what exists goes on.
+    pub(crate) fn start_closing(&mut self, now: Timestamp, wakeups: &mut Wakeups) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+        }
+        for &port in self.listeners.keys() {
+            self.endpoint.unlisten(now, port);
+        }
+        self.wake_listeners(wakeups);
+    }
+
+    /// The driver task is gone: everybody learns of it.
+    pub(super) fn on_driver_gone(&mut self, wakeups: &mut Wakeups) {
+        self.phase = Phase::Gone;
+        wakeups.retired.extend(self.driver.take());
+        for waiters in self.waiters.values_mut() {
+            waiters.wake_all(wakeups);
+        }
+        self.wake_listeners(wakeups);
+        wakeups.groups.push(Arc::clone(&self.idle));
+    }
+
+    fn wake_listeners(&mut self, wakeups: &mut Wakeups) {
+        for listener in self.listeners.values_mut() {
+            wakeups.tasks.extend(listener.poll.take());
+            wakeups.groups.push(Arc::clone(&listener.accept));
+        }
+    }
+}
+
+impl Waiters {
+    /// Wakes all that an event concerns. `state` is the connection's after it.
+    fn on_event(&mut self, event: Event, state: Option<State>, wakeups: &mut Wakeups) {
+        match event {
+            Event::Connected => {
+                wakeups.tasks.extend(self.read.take());
+                wakeups.tasks.extend(self.write.take());
+                wakeups.groups.extend(self.state.clone());
+            }
+            Event::Readable => {
+                wakeups.tasks.extend(self.read.take());
+                wakeups.groups.extend(self.readable.clone());
+            }
+            // Acknowledgments made room, or brought a shutdown nearer to its end.
+            Event::Writable => {
+                wakeups.tasks.extend(self.write.take());
+                wakeups.tasks.extend(self.shutdown.take());
+            }
+            Event::Finished => wakeups.tasks.extend(self.shutdown.take()),
+            Event::Closed => self.wake_all(wakeups),
+        }
+        if matches!(state, Some(State::TimeWait | State::Closed) | None) {
+            wakeups.groups.extend(self.state.clone());
+        }
+    }
+
+    fn wake_all(&mut self, wakeups: &mut Wakeups) {
+        wakeups.tasks.extend(self.read.take());
+        wakeups.tasks.extend(self.write.take());
+        wakeups.tasks.extend(self.shutdown.take());
+        wakeups.groups.extend(self.readable.clone());
+        wakeups.groups.extend(self.state.clone());
+    }
+}
+
+impl Wakeups {
+    fn register(&mut self, slot: &mut Option<Waker>, waker: &Waker) {
+        if slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            return;
+        }
+        self.retired.extend(slot.replace(waker.clone()));
+    }
+
+    /// Wakes and drops everything; no lock may be held.
+    pub(crate) fn run(&mut self) {
+        for waker in self.tasks.drain(..) {
+            waker.wake();
+        }
+        for group in self.groups.drain(..) {
+            group.notify_waiters();
+        }
+        self.retired.clear();
+    }
+}

@@ -1,0 +1,349 @@
+//! What the driver task and all handles of one endpoint share: the state machine behind one lock, the
+//! sender behind another, and the wakers of those who wait.
+//!
+//! Lock order: the transmitter's before the core's. No system call happens under the core's lock, and no
+//! waker is woken or dropped under either: a waker may run foreign code that comes back here.
+//!
+//! Invariants:
+//! - Datagrams leave in the order in which the endpoint made them: whoever holds the transmitter asks
+//!   for one and sends it before asking for the next.
+//! - Whoever changed the core and called [`Shared::transmit`] may rely on somebody draining it: either
+//!   this task, or the present holder of the transmitter, who looks at `more` again after letting go.
+//! - The driver's sleep is never later than the core's earliest deadline, or the driver has been woken.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::{Context, Poll};
+
+use super::clock::Clock;
+use super::core::{Core, Phase, Wakeups};
+use super::transport::{DatagramTransport, Transmit};
+use crate::endpoint::{Departure, Endpoint};
+use crate::{EndpointStats, Timestamp};
+
+/// The largest run of datagrams in one send: what IPv4 and UDP can carry.
+const MAX_SEND: usize = 65_507;
+/// Sends in one turn before the driver task takes over, so that no caller sends for ever.
+const SENDS_PER_TURN: usize = 64;
+
+/// The shared part of an endpoint.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    transmitter: Mutex<Transmitter>,
+    /// Whether the core may have something to send that nobody has asked it for yet.
+    more: AtomicBool,
+    transport: Arc<dyn DatagramTransport>,
+    clock: Clock,
+    /// Sockets, listeners and endpoint handles; the driver ends after the last one.
+    handles: AtomicUsize,
+    send_errors: AtomicU64,
+    receive_errors: AtomicU64,
+}
+
+/// The way out: one at a time.
+struct Transmitter {
+    buffer: Box<[u8]>,
+    /// In `buffer` and not sent yet.
+    pending: Option<Departure>,
+    /// Whether the driver waits for room for `pending`.
+    is_blocked: bool,
+}
+
+/// How a turn of the transmitter ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// The core has nothing more to send.
+    Done,
+    /// Someone else holds the transmitter and goes on.
+    Elsewhere,
+    /// The transport is full; the driver waits for it.
+    Blocked,
+    /// There is more, but this turn was long enough.
+    Unfinished,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        transport: Arc<dyn DatagramTransport>,
+        clock: Clock,
+    ) -> Arc<Self> {
+        let transmitter = Transmitter {
+            buffer: vec![0; MAX_SEND].into_boxed_slice(),
+            pending: None,
+            is_blocked: false,
+        };
+        Arc::new(Self {
+            core: Mutex::new(Core::new(endpoint)),
+            transmitter: Mutex::new(transmitter),
+            more: AtomicBool::new(false),
+            transport,
+            clock,
+            handles: AtomicUsize::new(0),
+            send_errors: AtomicU64::new(0),
+            receive_errors: AtomicU64::new(0),
+        })
+    }
+
+    /// Runs `f` on the core, hands out what it changed and sends what it made.
+    pub(crate) fn enter<R>(&self, f: impl FnOnce(&mut Core, Timestamp, &mut Wakeups) -> R) -> R {
+        let result = self.update(f);
+        self.transmit();
+        result
+    }
+
+    /// Runs `f` on the core and hands out what it changed, without sending.
+    pub(crate) fn update<R>(&self, f: impl FnOnce(&mut Core, Timestamp, &mut Wakeups) -> R) -> R {
+        let mut wakeups = Wakeups::default();
+        let result = {
+            let mut core = self.lock();
+            let now = core.advance(&self.clock);
+            let result = f(&mut core, now, &mut wakeups);
+            core.settle(&mut wakeups);
+            result
+        };
+        wakeups.run();
+        result
+    }
+
+    /// Runs `f` on the core, which it only looks at.
+    pub(crate) fn inspect<R>(&self, f: impl FnOnce(&Core) -> R) -> R {
+        f(&self.lock())
+    }
+
+    /// Sends what the core has to send, or leaves it to the one who is sending already.
+    pub(crate) fn transmit(&self) {
+        match self.send(None) {
+            Sending::Done | Sending::Elsewhere => {}
+            Sending::Blocked | Sending::Unfinished => self.wake_driver(),
+        }
+    }
+
+    /// Does the same for the driver task, which can wait for room in the transport.
+    pub(crate) fn poll_transmit(&self, cx: &mut Context<'_>) -> Sending {
+        self.send(Some(cx))
+    }
+
+    fn send(&self, mut cx: Option<&mut Context<'_>>) -> Sending {
+        let mut wakeups = Wakeups::default();
+        self.more.store(true, Ordering::SeqCst);
+        let outcome = loop {
+            let mut transmitter = match self.transmitter.try_lock() {
+                Ok(transmitter) => transmitter,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => break Sending::Elsewhere,
+            };
+            let outcome = self.drain(&mut transmitter, cx.as_deref_mut(), &mut wakeups);
+            drop(transmitter);
+            self.take_unreachable(&mut wakeups);
+            // Somebody may have found the transmitter taken in the meantime.
+            if outcome != Sending::Done || !self.more.load(Ordering::SeqCst) {
+                break outcome;
+            }
+        };
+        wakeups.run();
+        outcome
+    }
+
+    fn drain(
+        &self,
+        transmitter: &mut Transmitter,
+        mut cx: Option<&mut Context<'_>>,
+        wakeups: &mut Wakeups,
+    ) -> Sending {
+        if transmitter.is_blocked && cx.is_none() {
+            // The driver waits for room and goes on from there.
+            return Sending::Elsewhere;
+        }
+        for _ in 0..SENDS_PER_TURN {
+            let departure = if let Some(departure) = transmitter.pending.take() {
+                departure
+            } else {
+                self.more.store(false, Ordering::SeqCst);
+                let mut core = self.lock();
+                if core.phase == Phase::Gone {
+                    return Sending::Done;
+                }
+                let now = core.advance(&self.clock);
+                let segments = self.transport.max_send_segments();
+                let next = core
+                    .endpoint
+                    .poll_transmit(now, segments, &mut transmitter.buffer);
+                let Some(departure) = next else {
+                    core.settle(wakeups);
+                    return Sending::Done;
+                };
+                departure
+            };
+            let contents = [io::IoSlice::new(
+                transmitter
+                    .buffer
+                    .get(..departure.len)
+                    .unwrap_or(&transmitter.buffer),
+            )];
+            let transmit = Transmit {
+                remote: departure.remote,
+                local_ip: departure.local_ip,
+                ecn: departure.ecn,
+                contents: &contents,
+                segment_size: (departure.segments > 1).then_some(departure.segment_size),
+            };
+            let outcome = match &mut cx {
+                None => self.transport.try_send(&transmit),
+                Some(cx) => match self.transport.poll_send(cx, &transmit) {
+                    Poll::Ready(outcome) => outcome,
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                },
+            };
+            transmitter.is_blocked = false;
+            match outcome {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    transmitter.pending = Some(departure);
+                    transmitter.is_blocked = true;
+                    return Sending::Blocked;
+                }
+                Err(error) => {
+                    // As good as lost on the way: recovery sends it again.
+                    self.send_errors.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(%error, remote = %departure.remote, "datagram not sent");
+                }
+            }
+        }
+        self.more.store(true, Ordering::SeqCst);
+        Sending::Unfinished
+    }
+
+    /// Tells the core of ICMP errors that came up.
+    pub(crate) fn take_unreachable(&self, wakeups: &mut Wakeups) {
+        while let Some(report) = self.transport.take_unreachable() {
+            let mut core = self.lock();
+            let now = core.advance(&self.clock);
+            core.endpoint
+                .handle_unreachable(now, report.remote, &report.quoted);
+            core.settle(wakeups);
+            self.more.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Counts a failed receive.
+    pub(crate) fn on_receive_error(&self, error: &io::Error) {
+        self.receive_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%error, "receive failed");
+    }
+
+    pub(crate) fn transport(&self) -> &dyn DatagramTransport {
+        &*self.transport
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn stats(&self) -> EndpointStats {
+        let mut stats = self.inspect(|core| core.endpoint.stats());
+        stats.transport_send_errors += self.send_errors.load(Ordering::Relaxed);
+        stats.transport_receive_errors += self.receive_errors.load(Ordering::Relaxed);
+        stats
+    }
+
+    pub(crate) fn has_handles(&self) -> bool {
+        self.handles.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether nothing is on its way out and no connection is left.
+    pub(crate) fn is_finished(&self) -> bool {
+        let is_sent = match self.transmitter.try_lock() {
+            Ok(transmitter) => transmitter.pending.is_none(),
+            Err(TryLockError::Poisoned(_)) => true,
+            Err(TryLockError::WouldBlock) => false,
+        };
+        is_sent && self.inspect(|core| core.endpoint.is_idle())
+    }
+
+    /// Waits until no connection is left but those in TIME-WAIT.
+    pub(crate) async fn wait_idle(&self) {
+        struct Waiting<'a>(&'a Shared);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.lock().idle_waiters -= 1;
+            }
+        }
+        let idle = {
+            let mut core = self.lock();
+            core.idle_waiters += 1;
+            Arc::clone(&core.idle)
+        };
+        let _waiting = Waiting(self);
+        loop {
+            let mut notified = std::pin::pin!(idle.notified());
+            notified.as_mut().enable();
+            if self.inspect(|core| core.phase == Phase::Gone || core.endpoint.is_idle()) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// The driver task is gone: nothing moves any more, and everybody learns of it.
+    pub(crate) fn on_driver_gone(&self) {
+        self.update(|core, _, wakeups| core.on_driver_gone(wakeups));
+    }
+
+    fn wake_driver(&self) {
+        let driver = self.inspect(|core| core.driver.clone());
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Transmitter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transmitter")
+            .field("pending", &self.pending)
+            .field("is_blocked", &self.is_blocked)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A counted reference: the driver ends when no handle is left and all connections are over.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        shared.handles.fetch_add(1, Ordering::SeqCst);
+        Self { shared }
+    }
+}
+
+impl std::ops::Deref for Handle {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.shared.wake_driver();
+        }
+    }
+}
