@@ -142,7 +142,7 @@ impl Oven<'_> {
     }
 
     /// The offset of the timestamp clock, the same that the connection will have.
-    pub(super) fn timestamp_offset(&self) -> u32 {
+    fn timestamp_offset(&self) -> u32 {
         self.secrets.timestamp_offset(self.key)
     }
 

@@ -76,7 +76,6 @@ pub struct EndpointLocal {
 /// Congestion marks of RFC 3168 §5 in the IP header; a datagram without one is not ECN-capable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[non_exhaustive]
 pub enum Ecn {
     /// ECN-capable transport, codepoint 01.
     Ect1,
