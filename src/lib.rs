@@ -7,6 +7,8 @@ mod driver;
 mod endpoint;
 mod error;
 mod listener;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 mod socket;
 mod stats;
 mod timestamp;
