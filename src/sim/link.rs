@@ -149,6 +149,11 @@ impl Link {
         &self.config
     }
 
+    /// Replaces its configuration for what is sent from now on; what it has queued stays queued.
+    pub fn set_config(&mut self, config: LinkConfig) {
+        self.config = config;
+    }
+
     /// Returns what it has done so far.
     pub fn stats(&self) -> LinkStats {
         self.stats
@@ -208,14 +213,13 @@ impl Link {
     ) {
         let stride = stride.clamp(1, train.len().max(1));
         if self.config.is_uniform() {
-            let datagrams = train.len().div_ceil(stride).max(1) as u64;
-            self.stats.sent += datagrams;
             if self.is_down(now) {
+                let datagrams = train.len().div_ceil(stride).max(1) as u64;
+                self.stats.sent += datagrams;
                 self.stats.dropped_blackout += datagrams;
                 return;
             }
-            self.stats.delivered += datagrams;
-            self.stats.bytes_delivered += train.len() as u64;
+            self.count_train(train.len(), stride);
             deliver(now + self.config.delay, train, stride);
             return;
         }
@@ -230,6 +234,14 @@ impl Link {
                 return;
             }
         }
+    }
+
+    /// Counts a train that passed by a link which does nothing.
+    pub(crate) fn count_train(&mut self, len: usize, stride: usize) {
+        let datagrams = len.div_ceil(stride.max(1)).max(1) as u64;
+        self.stats.sent += datagrams;
+        self.stats.delivered += datagrams;
+        self.stats.bytes_delivered += len as u64;
     }
 
     /// Draws for one datagram from every stream in use.
