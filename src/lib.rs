@@ -7,7 +7,7 @@ mod driver;
 mod endpoint;
 mod error;
 mod listener;
-#[cfg(any(test, feature = "sim"))]
+#[cfg(any(test, fuzzing, feature = "sim"))]
 pub mod sim;
 mod socket;
 mod stats;

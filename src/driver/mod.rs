@@ -32,12 +32,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+pub(crate) use self::clock::Clock;
 pub(crate) use self::core::{Core, Direction};
 pub(crate) use self::shared::Handle;
 pub use self::transport::{DatagramTransport, RecvBuffer, RecvMeta, Transmit, Unreachable};
 pub(crate) use self::udp::UdpTransport;
 
-use self::clock::Clock;
 use self::shared::Shared;
 use self::task::Driver;
 use crate::Config;

@@ -1,15 +1,24 @@
 //! The seeded network simulator (feature `sim`).
 //!
 //! A [`Link`] decides the fate of each datagram as a pure function of its seed, its [`LinkConfig`]
-//! and what is sent over it. On it is built a world on a virtual clock in which bare connections and
-//! sans-IO endpoints talk to each other without a runtime.
+//! and what is sent over it. Three things are built on it:
+//!
+//! - [`pair`] and [`SimNetwork`]: in-memory datagram transports on tokio's clock, so that whole
+//!   endpoints run over a simulated network, at full speed or in paused time;
+//! - [`Impaired`]: a real transport with a link model before and behind it;
+//! - inside the crate, a world on a virtual clock in which bare connections and sans-IO endpoints
+//!   talk to each other without a runtime; thousands of seeds of it run with the unit tests.
 
+mod clock;
+mod impaired;
 mod link;
-#[cfg(any(test, feature = "__internals"))]
-pub mod network;
+#[cfg(any(test, fuzzing, feature = "__internals"))]
+pub(crate) mod network;
 mod rng;
-#[cfg(any(test, feature = "__internals"))]
 mod schedule;
+mod transport;
 
+pub use self::impaired::Impaired;
 pub use self::link::{Deliveries, Delivery, Link, LinkConfig, LinkConfigBuilder, LinkStats};
 pub use self::rng::Rng;
+pub use self::transport::{SimNetwork, SimTransport, pair};

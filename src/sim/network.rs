@@ -34,7 +34,6 @@ const BURST_LIMIT: u32 = 100_000;
 /// What a node is given to write its segments to.
 const SEND_BUFFER: usize = 65_536;
 /// Lines of the trace that are kept for whoever looks into a failure.
-const TRACE_LINES: usize = 400;
 
 /// A sans-IO participant with the applications on top of it.
 pub trait Node: fmt::Debug {
@@ -60,6 +59,8 @@ pub trait Node: fmt::Debug {
     fn run_applications(&mut self, now: Timestamp) -> Result<Activity, String>;
     /// Panics if anything does not add up.
     fn check_invariants(&self);
+    /// Says what has gone wrong for good, if anything has.
+    fn failure(&self) -> Option<String>;
     /// Says what is not finished although nothing happens any more.
     ///
     /// # Errors
@@ -106,13 +107,22 @@ pub struct Failure {
 }
 
 /// The newest lines of what happened in a world; outlives it, and a panic in it.
-#[derive(Debug, Clone, Default)]
-pub struct Trace(Arc<Mutex<VecDeque<String>>>);
+#[derive(Debug, Clone)]
+pub struct Trace {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    limit: usize,
+}
 
 impl Trace {
+    /// Makes one that keeps this many lines.
+    pub fn new(limit: usize) -> Self {
+        let lines = Arc::default();
+        Self { lines, limit }
+    }
+
     fn push(&self, line: String) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() >= TRACE_LINES {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() >= self.limit {
             lines.pop_front();
         }
         lines.push_back(line);
@@ -121,7 +131,7 @@ impl Trace {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
@@ -223,8 +233,8 @@ impl<N: Node> Network<N> {
     }
 
     /// Lets `trace` keep the newest lines of what happens.
-    pub fn set_trace(&mut self, trace: Trace) {
-        self.trace = Some(trace);
+    pub fn set_trace(&mut self, trace: Option<Trace>) {
+        self.trace = trace;
     }
 
     /// Gives a node another address, as a NAT does that has forgotten its binding.
@@ -268,10 +278,10 @@ impl<N: Node> Network<N> {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if the world does not come to rest, an application sees what it should not, or
-    /// something is unfinished at the end.
+    /// [`Failure`] if the world does not come to rest, an application sees what it should not, anything
+    /// goes wrong for good, or something is unfinished at the end.
     pub fn run(&mut self) -> Result<(), Failure> {
-        self.run_until(Timestamp::MAX)?;
+        self.advance(Timestamp::MAX, true)?;
         for slot in &self.slots {
             let finished = slot.node.check_finished();
             finished.map_err(|what| self.failure(format!("{}: {what}", slot.addr)))?;
@@ -283,8 +293,12 @@ impl<N: Node> Network<N> {
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run), but nobody has to be finished.
+    /// As [`run`](Self::run), but nobody has to succeed or be finished.
     pub fn run_until(&mut self, until: Timestamp) -> Result<(), Failure> {
+        self.advance(until, false)
+    }
+
+    fn advance(&mut self, until: Timestamp, must_succeed: bool) -> Result<(), Failure> {
         for index in 0..self.slots.len() {
             self.settle(index)?;
         }
@@ -299,6 +313,10 @@ impl<N: Node> Network<N> {
             }
             let touched = self.dispatch();
             self.settle(touched)?;
+            let failure = self.node(touched).and_then(Node::failure);
+            if let Some(what) = failure.filter(|_| must_succeed) {
+                return Err(self.failure(format!("node {touched}: {what}")));
+            }
         }
         if until < Timestamp::MAX {
             self.now = self.now.max(until);
@@ -473,7 +491,8 @@ impl<N: Node> Network<N> {
         }
     }
 
-    fn failure(&self, what: String) -> Failure {
+    /// Makes a failure of this run, now.
+    pub fn failure(&self, what: String) -> Failure {
         Failure {
             seed: self.seed,
             at: self.now,

@@ -61,6 +61,10 @@ impl Node for Echo {
 
     fn check_invariants(&self) {}
 
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
     fn check_finished(&self) -> Result<(), String> {
         let got = self.received.len();
         if got < self.must_receive {
@@ -138,8 +142,8 @@ fn a_livelock_fails_and_names_the_seed() {
         echo
     };
     let mut network = world(endless(pinger(1)), endless(Echo::default()), &delay(1));
-    let trace = Trace::default();
-    network.set_trace(trace.clone());
+    let trace = Trace::new(100);
+    network.set_trace(Some(trace.clone()));
     let failure = network.run().unwrap_err().to_string();
     assert!(failure.starts_with("seed 5: livelock"), "{failure}");
     assert!(trace.to_string().contains("node 1 < 3 bytes"), "{trace}");
