@@ -9,13 +9,21 @@
 //! - inside the crate, a world on a virtual clock in which bare connections and sans-IO endpoints
 //!   talk to each other without a runtime; thousands of seeds of it run with the unit tests.
 
+#[cfg(any(test, fuzzing, feature = "__internals"))]
+pub(crate) mod application;
 mod clock;
 mod impaired;
 mod link;
 #[cfg(any(test, fuzzing, feature = "__internals"))]
 pub(crate) mod network;
+#[cfg(any(test, fuzzing, feature = "__internals"))]
+pub(crate) mod node;
 mod rng;
+#[cfg(test)]
+mod scenarios;
 mod schedule;
+#[cfg(any(test, fuzzing, feature = "__internals"))]
+pub(crate) mod sweep;
 mod transport;
 
 pub use self::impaired::Impaired;
