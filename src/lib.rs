@@ -6,6 +6,9 @@ mod connection;
 mod driver;
 mod endpoint;
 mod error;
+#[cfg(any(fuzzing, feature = "__internals"))]
+#[doc(hidden)]
+pub mod internals;
 mod listener;
 #[cfg(any(test, fuzzing, feature = "sim"))]
 pub mod sim;

@@ -42,6 +42,8 @@ use self::egress::Outbox;
 use self::handshake::Handshake;
 pub use self::handshake::{Negotiated, own_extension, window_shift};
 pub use self::offset::Offset;
+#[cfg(any(fuzzing, feature = "__internals"))]
+pub use self::receiver::fuzz::fuzz_assembler;
 use self::receiver::{Receiver, ReceiverParams};
 use self::sender::{Blocked, Sender};
 pub use self::state::State;
