@@ -1,0 +1,282 @@
+//! The corpora of the fuzz targets, on the stable toolchain: every file must pass its target.
+//!
+//! The seeds among them are generated here. After a change to the wire format or to a target's
+//! input format, write them again with
+//!
+//! ```text
+//! RELIABLE_UDP_WRITE_SEEDS=1 cargo test --all-features --test fuzz_corpus the_seeds
+//! ```
+#![cfg(feature = "__internals")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use reliable_udp::internals::fuzz;
+use reliable_udp::internals::wire::{
+    Extension, FEATURE_CRC32C, Flags, Header, Integrity, Options, SackBlock, SackBlocks, SeqNumber,
+    Timestamps, seal,
+};
+
+/// A target's name, its entry, and its seeds.
+type Target = (&'static str, fn(&[u8]), fn() -> Vec<Seed>);
+/// A file's name and its content.
+type Seed = (&'static str, Vec<u8>);
+
+const TARGETS: [Target; 3] = [
+    ("segment", fuzz::segment, segment_seeds),
+    ("assembler", fuzz::assembler, assembler_seeds),
+    ("connection", fuzz::connection, connection_seeds),
+];
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target)
+}
+
+/// Names the file at hand if the target panics.
+struct Running<'a>(&'a Path);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed on {}", self.0.display());
+        }
+    }
+}
+
+#[test]
+fn every_corpus_file_passes() {
+    for (target, run, _) in TARGETS {
+        let mut files: Vec<PathBuf> = fs::read_dir(corpus(target))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        assert!(!files.is_empty(), "no corpus for {target}");
+        for file in files {
+            let running = Running(&file);
+            run(&fs::read(running.0).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_seeds_are_committed() {
+    let write = std::env::var_os("RELIABLE_UDP_WRITE_SEEDS").is_some();
+    for (target, _, seeds) in TARGETS {
+        for (name, content) in seeds() {
+            let file = corpus(target).join(name);
+            if write {
+                fs::create_dir_all(corpus(target)).unwrap();
+                fs::write(&file, &content).unwrap();
+            }
+            assert_eq!(
+                fs::read(&file).ok(),
+                Some(content),
+                "{} is out of date",
+                file.display()
+            );
+        }
+    }
+}
+
+fn segment(flags: Flags, options: Options, payload: &[u8], integrity: Integrity) -> Vec<u8> {
+    let header = Header {
+        src_port: 0xc001,
+        dst_port: 1,
+        seq: SeqNumber::new(0xffff_ff00),
+        ack: if flags.contains(Flags::ACK) {
+            SeqNumber::new(1_001)
+        } else {
+            SeqNumber::default()
+        },
+        flags,
+        window: 0xffff,
+        options,
+    };
+    let mut bytes = vec![0; header.encoded_len()];
+    assert_eq!(header.encode(&mut bytes), Some(bytes.len()));
+    bytes.extend_from_slice(payload);
+    seal(&mut bytes, integrity);
+    bytes
+}
+
+/// The options of every segment after the handshake.
+fn stamped() -> Options {
+    let timestamps = Timestamps {
+        tsval: 1_000,
+        tsecr: 2_000,
+    };
+    Options {
+        timestamps: Some(timestamps),
+        ..Options::default()
+    }
+}
+
+fn handshake_options(token: Option<[u8; 8]>) -> Options {
+    let extension = Extension {
+        version: 1,
+        features: FEATURE_CRC32C,
+        ack_delay_ms: 25,
+        token,
+    };
+    Options {
+        mss: Some(1_212),
+        window_scale: Some(9),
+        sack_permitted: true,
+        extension: Some(extension),
+        ..stamped()
+    }
+}
+
+fn sack(count: u32) -> Options {
+    let mut sack_blocks = SackBlocks::new();
+    for i in 0..count {
+        let left = 3_000 + 2_000 * i;
+        sack_blocks.push(SackBlock {
+            left: SeqNumber::new(left),
+            right: SeqNumber::new(left + 1_000),
+        });
+    }
+    Options {
+        sack_blocks,
+        ..Options::default()
+    }
+}
+
+fn segment_seeds() -> Vec<Seed> {
+    let plain = Options::default;
+    let push = Flags::ACK | Flags::PSH;
+    let mut seeds = vec![
+        ("empty", Vec::new()),
+        ("ports", vec![0xc0, 1, 0, 1]),
+        (
+            "syn",
+            segment(Flags::SYN, handshake_options(None), b"", Integrity::Sum),
+        ),
+        (
+            "syn_ack",
+            segment(
+                Flags::SYN | Flags::ACK,
+                handshake_options(None),
+                b"",
+                Integrity::Sum,
+            ),
+        ),
+        (
+            "syn_token",
+            segment(
+                Flags::SYN,
+                handshake_options(Some(*b"8 bytes!")),
+                b"",
+                Integrity::Sum,
+            ),
+        ),
+        ("ack", segment(Flags::ACK, plain(), b"", Integrity::Crc32c)),
+        ("data_sum", segment(push, stamped(), b"odd", Integrity::Sum)),
+        (
+            "data_crc",
+            segment(push, stamped(), b"even", Integrity::Crc32c),
+        ),
+        (
+            "fin",
+            segment(
+                Flags::FIN | Flags::ACK,
+                stamped(),
+                b"end",
+                Integrity::Crc32c,
+            ),
+        ),
+        ("rst", segment(Flags::RST, plain(), b"", Integrity::Sum)),
+        (
+            "ecn",
+            segment(
+                Flags::ACK | Flags::ECE | Flags::CWR,
+                plain(),
+                b"",
+                Integrity::Sum,
+            ),
+        ),
+        (
+            "sack_1",
+            segment(Flags::ACK, sack(1), b"", Integrity::Crc32c),
+        ),
+        (
+            "sack_4",
+            segment(Flags::ACK, sack(4), b"", Integrity::Crc32c),
+        ),
+    ];
+    // Damage: a header cut short, an offset beyond the end, an option longer than its room.
+    let syn = segment(Flags::SYN, handshake_options(None), b"", Integrity::Sum);
+    seeds.push(("cut", syn.iter().copied().take(19).collect()));
+    let patched = |at: usize, value: u8| {
+        let mut bytes = syn.clone();
+        bytes[at] = value;
+        bytes
+    };
+    seeds.push(("offset_beyond", patched(12, 0xf0)));
+    seeds.push(("option_length_0", patched(21, 0)));
+    seeds.push(("option_length_255", patched(21, 255)));
+    seeds.push(("option_unknown", patched(20, 99)));
+    seeds
+}
+
+/// Ranges as pairs of 16-bit start and 8-bit length: the shapes that reassembly meets.
+fn assembler_seeds() -> Vec<Seed> {
+    fn ranges(list: impl IntoIterator<Item = (u16, u8)>) -> Vec<u8> {
+        list.into_iter()
+            .flat_map(|(start, len)| [start.to_le_bytes()[0], start.to_le_bytes()[1], len])
+            .collect()
+    }
+    vec![
+        ("in_order", ranges((0..32).map(|i| (i * 100, 100)))),
+        ("reversed", ranges((0..32).rev().map(|i| (i * 100, 100)))),
+        (
+            "every_second_then_the_rest",
+            ranges((0..32).map(|i| (i * 2 % 33 * 100, 100))),
+        ),
+        ("overlapping", ranges((0..32).map(|i| (i * 50, 150)))),
+        ("one_byte_gaps", ranges((0..64).map(|i| (i * 2 + 1, 1)))),
+        ("duplicates", ranges((0..32).map(|i| (i / 4 * 100, 100)))),
+        ("empty_ranges", ranges((0..8).map(|i| (i * 100, 0)))),
+    ]
+}
+
+/// A handshake, data and the close, each segment behind an opcode and its length, and streams of
+/// operations without segments.
+fn connection_seeds() -> Vec<Seed> {
+    let session = [
+        segment(
+            Flags::SYN | Flags::ACK,
+            handshake_options(None),
+            b"",
+            Integrity::Sum,
+        ),
+        segment(Flags::ACK, stamped(), b"", Integrity::Crc32c),
+        segment(
+            Flags::ACK | Flags::PSH,
+            stamped(),
+            b"some data",
+            Integrity::Crc32c,
+        ),
+        segment(Flags::ACK, sack(2), b"", Integrity::Crc32c),
+        segment(Flags::FIN | Flags::ACK, stamped(), b"", Integrity::Crc32c),
+        segment(Flags::RST, Options::default(), b"", Integrity::Crc32c),
+    ];
+    let mut bytes = Vec::new();
+    for (opcode, segment) in (0_u8..).zip(&session) {
+        bytes.push(opcode);
+        bytes.push(segment.len().to_le_bytes()[0]);
+        bytes.extend_from_slice(segment);
+    }
+    vec![
+        ("session", bytes),
+        ("operations", (0..=255).collect()),
+        ("operations_reversed", (0..=255).rev().collect()),
+        (
+            "operations_spread",
+            (0..=255_u8).map(|i| i.wrapping_mul(37)).collect(),
+        ),
+    ]
+}
