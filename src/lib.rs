@@ -3,6 +3,8 @@
 mod config;
 pub mod congestion;
 mod connection;
+#[cfg(feature = "copy")]
+pub mod copy;
 mod driver;
 mod endpoint;
 mod error;

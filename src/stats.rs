@@ -7,7 +7,7 @@ use crate::connection::State;
 /// A snapshot of one connection, comparable to Linux's `struct tcp_info`.
 ///
 /// Counters start at 0 when the connection is made and never decrease.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStats {
     /// State of RFC 9293 §3.3.2.

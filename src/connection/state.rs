@@ -20,7 +20,7 @@
 use tracing::debug;
 
 /// A state of RFC 9293 §3.3.2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
     /// A SYN was sent; its acknowledgment and the peer's SYN are awaited.
@@ -42,6 +42,7 @@ pub enum State {
     /// Both sides are done; stray segments are awaited.
     TimeWait,
     /// No connection.
+    #[default]
     Closed,
 }
 

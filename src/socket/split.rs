@@ -201,12 +201,8 @@ macro_rules! impl_any_half {
                 self.stream.peer_addr()
             }
 
-            /// Returns a snapshot of what the connection has counted and measured.
-            ///
-            /// # Errors
-            ///
-            /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) if the endpoint is gone.
-            pub fn stats(&self) -> io::Result<ConnectionStats> {
+            /// Returns a snapshot of what the connection has counted and measured; after its end, the last one.
+            pub fn stats(&self) -> ConnectionStats {
                 self.stream.stats()
             }
         }

@@ -305,10 +305,11 @@ impl Stream {
             .inspect(|core| core.connection(self.id).map(Connection::remote_port))?)
     }
 
-    pub(crate) fn stats(&self) -> io::Result<ConnectionStats> {
-        Ok(self
-            .handle
-            .inspect(|core| core.connection(self.id).map(Connection::stats))?)
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        // A connection stays in the endpoint until its handle, this one, is dropped.
+        self.handle
+            .inspect(|core| core.endpoint.connection(self.id).map(Connection::stats))
+            .unwrap_or_default()
     }
 
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {

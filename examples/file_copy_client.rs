@@ -1,0 +1,77 @@
+//! Sends files and directory trees to a `file_copy_server`.
+//!
+//! ```sh
+//! cargo run --release --features copy --example file_copy_client -- --to 127.0.0.1:7777 src README.md
+//! ```
+//!
+//! The exit code is 0 only if every file was verified by the server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use reliable_udp::copy::{Sender, survey};
+use reliable_udp::{Config, ReliableUdpSocket};
+use tokio::io::AsyncWriteExt;
+
+#[path = "file_copy/ui.rs"]
+mod ui;
+
+/// Sends files and directory trees over reliable UDP.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Server to send to, as HOST:PORT.
+    #[arg(long, value_name = "ADDR")]
+    to: String,
+    /// Files and directories to send; each lands under its own last part.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
+    let paths = args.paths.clone();
+    let survey = tokio::task::spawn_blocking(move || survey(&paths)).await??;
+    // A server that is gone for good is noticed after 10 + 3 × 5 seconds.
+    let config = Config::builder()
+        .keepalive(Some(Duration::from_secs(10)))
+        .keepalive_interval(Duration::from_secs(5))
+        .keepalive_probes(3)
+        .build()?;
+    let mut socket = ReliableUdpSocket::connect_with(&args.to, config)
+        .await
+        .map_err(|error| format!("cannot connect to {}: {}", args.to, ui::chain(&error)))?;
+
+    let watch = ui::Stopwatch::start();
+    let mut progress = ui::Progress::new(&args.to, Some(survey));
+    let report = Sender::new()
+        .send_with(&mut socket, &args.paths, move |event| {
+            progress.on_event(&event);
+        })
+        .await?;
+    let elapsed = watch.elapsed();
+    let stats = Some(socket.stats());
+    ui::summarize(
+        format_args!("sent to {}", args.to),
+        &report,
+        elapsed,
+        stats.as_ref(),
+    );
+    // Every verdict is here; how the connection ends does not change them.
+    if let Err(error) = socket.shutdown().await {
+        ui::complain(format_args!("closing: {}", ui::chain(&error)));
+    }
+    Ok(report.is_complete())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            ui::complain(format_args!("error: {}", ui::chain(&*error)));
+            ExitCode::FAILURE
+        }
+    }
+}

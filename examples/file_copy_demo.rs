@@ -1,0 +1,180 @@
+//! Copies a tree across a bad link, both ends in one process, and checks the result by itself.
+//!
+//! ```sh
+//! cargo run --release --features copy,sim --example file_copy_demo
+//! cargo run --release --features copy,sim --example file_copy_demo -- \
+//!     --size-mib 4 --loss 5% --duplicate 2% --reorder 5% --corrupt 1% --delay-ms 20
+//! ```
+//!
+//! The exit code is 0 only if every file was verified and both trees are equal.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use reliable_udp::copy::{Receiver, Report, Sender, survey};
+use reliable_udp::sim::{self, LinkConfig, Rng};
+use reliable_udp::{Config, ConnectionStats, Endpoint, ReliableUdpListener};
+use tokio::io::AsyncWriteExt;
+
+#[path = "file_copy/tree.rs"]
+mod tree;
+#[path = "file_copy/ui.rs"]
+mod ui;
+
+/// Copies a tree across a simulated bad link and verifies it.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Copy this file or directory instead of a made-up tree.
+    #[arg(long, value_name = "DIR")]
+    path: Option<PathBuf>,
+    /// Size of the made-up tree in MiB; half of it is one file.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    size_mib: u64,
+    /// Files in the made-up tree.
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    files: u64,
+    /// Share of the datagrams that are lost, such as 0.01 or 1%.
+    #[arg(long, value_name = "P", default_value = "1%", value_parser = share)]
+    loss: f64,
+    /// Share of the datagrams that arrive twice.
+    #[arg(long, value_name = "P", default_value = "1%", value_parser = share)]
+    duplicate: f64,
+    /// Share of the datagrams that arrive late.
+    #[arg(long, value_name = "P", default_value = "1%", value_parser = share)]
+    reorder: f64,
+    /// Share of the datagrams that have bits flipped.
+    #[arg(long, value_name = "P", default_value = "0.1%", value_parser = share)]
+    corrupt: f64,
+    /// One-way delay in milliseconds.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    delay_ms: u64,
+    /// Seed of the link's dice and of the made-up tree.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// Reads `0.01` or `1%`.
+fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) = match text.strip_suffix('%') {
+        Some(percent) => (percent, 100.0),
+        None => (text, 1.0),
+    };
+    let value = number
+        .trim()
+        .parse::<f64>()
+        .map_err(|error| error.to_string())?
+        / scale;
+    if (0.0..1.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err("must be from 0 to below 1; one percent is 0.01 or 1%".into())
+    }
+}
+
+async fn receive(
+    listener: ReliableUdpListener,
+    root: PathBuf,
+) -> Result<Report, Box<dyn Error + Send + Sync>> {
+    let receiver = Receiver::builder(root).build()?;
+    let (mut socket, _) = listener.accept().await?;
+    let report = receiver.receive(&mut socket).await?;
+    socket.shutdown().await?;
+    Ok(report)
+}
+
+async fn send(
+    endpoint: &Endpoint,
+    to: SocketAddr,
+    path: &Path,
+) -> Result<(Report, ConnectionStats), Box<dyn Error>> {
+    let surveyed = path.to_path_buf();
+    let survey = tokio::task::spawn_blocking(move || survey(&[surveyed])).await??;
+    let mut progress = ui::Progress::new("copying", Some(survey));
+    let mut socket = endpoint.connect(to).await?;
+    let report = Sender::new()
+        .send_with(&mut socket, [path], move |event| progress.on_event(&event))
+        .await?;
+    let stats = socket.stats();
+    socket.shutdown().await?;
+    Ok((report, stats))
+}
+
+async fn run(args: Args) -> Result<bool, Box<dyn Error>> {
+    let scratch = tempfile::tempdir()?;
+    let source = match &args.path {
+        Some(path) => fs::canonicalize(path)?,
+        None => {
+            let source = scratch.path().join("tree");
+            tree::make(
+                &source,
+                args.files,
+                args.size_mib << 20,
+                Rng::new(args.seed),
+            )?;
+            source
+        }
+    };
+    let root = scratch.path().join("received");
+    fs::create_dir(&root)?;
+
+    let delay = Duration::from_millis(args.delay_ms);
+    let link = LinkConfig::builder()
+        .delay(delay)
+        .loss(args.loss)
+        .duplicate(args.duplicate)
+        .reorder(args.reorder, delay.max(Duration::from_millis(1)))
+        .corrupt(args.corrupt)
+        .build()?;
+    ui::say(format_args!(
+        "link: {:.1} % loss, {:.1} % duplication, {:.1} % reordering, {:.1} % corruption, {delay:?} one way",
+        args.loss * 100.0,
+        args.duplicate * 100.0,
+        args.reorder * 100.0,
+        args.corrupt * 100.0,
+    ));
+    let (near, far) = sim::pair(args.seed, link.clone(), link);
+    let near = Endpoint::with_transport(Arc::new(near), Config::default())?;
+    let far = Endpoint::with_transport(Arc::new(far), Config::default())?;
+
+    let watch = ui::Stopwatch::start();
+    let receiving = tokio::spawn(receive(far.listen(1)?, root.clone()));
+    let (report, stats) = send(&near, far.local_addr()?, &source).await?;
+    let elapsed = watch.elapsed();
+    let received = receiving.await?.map_err(|error| error as Box<dyn Error>)?;
+    ui::summarize("copied", &report, elapsed, Some(&stats));
+
+    let name = source.file_name().ok_or("the source has no name")?;
+    let differences = tree::differences(&source, &root.join(name))?;
+    for path in &differences {
+        ui::complain(format_args!("differs: {}", path.display()));
+    }
+    let is_whole = report.is_complete() && received.is_complete() && differences.is_empty();
+    if is_whole {
+        let verified = report.totals.files_verified;
+        ui::say(format_args!(
+            "all {verified} hashes verified; both trees are equal"
+        ));
+    } else {
+        ui::say(format_args!("the copy is NOT complete"));
+    }
+    Ok(is_whole)
+}
+
+#[tokio::main]
+async fn main() -> io::Result<ExitCode> {
+    match run(Args::parse()).await {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
+        Err(error) => {
+            ui::complain(format_args!("error: {}", ui::chain(&*error)));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

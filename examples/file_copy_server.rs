@@ -1,0 +1,113 @@
+//! Takes files from any number of clients at once and puts them below one directory.
+//!
+//! ```sh
+//! cargo run --release --features copy --example file_copy_server -- --listen 127.0.0.1:7777 --root /tmp/in --once
+//! ```
+//!
+//! Ends after the first client with `--once`, otherwise on Ctrl-C. The exit code is 0 only if every
+//! file of every client was verified.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use reliable_udp::copy::Receiver;
+use reliable_udp::{Config, ReliableUdpListener, ReliableUdpSocket};
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+
+#[path = "file_copy/ui.rs"]
+mod ui;
+
+/// Takes files over reliable UDP and puts them below one directory.
+#[derive(Debug, Parser)]
+struct Args {
+    /// UDP address to listen on, such as 0.0.0.0:7777.
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Directory below which everything is put; it must exist.
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+    /// End after one client.
+    #[arg(long)]
+    once: bool,
+}
+
+/// Serves one client; returns whether all its files were verified.
+async fn serve(receiver: Receiver, mut socket: ReliableUdpSocket, peer: SocketAddr) -> bool {
+    let label = format!("[{peer}]");
+    let watch = ui::Stopwatch::start();
+    let mut progress = ui::Progress::new(&label, None);
+    let result = receiver
+        .receive_with(&mut socket, move |event| progress.on_event(&event))
+        .await;
+    let elapsed = watch.elapsed();
+    match result {
+        Ok(report) => {
+            let stats = Some(socket.stats());
+            ui::summarize(&label, &report, elapsed, stats.as_ref());
+            // The last verdicts are delivered when this returns.
+            if let Err(error) = socket.shutdown().await {
+                ui::complain(format_args!("{label} {}", ui::chain(&error)));
+            }
+            report.is_complete()
+        }
+        Err(error) => {
+            ui::complain(format_args!("{label} {}", ui::chain(&error)));
+            // A stranger is told to go; a client hears from its own end what is wrong.
+            let _ = socket.shutdown().await;
+            false
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
+    let receiver = Receiver::builder(&args.root).build()?;
+    // A client that is gone for good is noticed after 10 + 3 × 5 seconds.
+    let config = Config::builder()
+        .keepalive(Some(Duration::from_secs(10)))
+        .keepalive_interval(Duration::from_secs(5))
+        .keepalive_probes(3)
+        .build()?;
+    let listener = ReliableUdpListener::bind_with(args.listen, config).await?;
+    ui::say(format_args!(
+        "listening on {}; whoever reaches it may write below {}",
+        listener.local_addr()?,
+        args.root.display()
+    ));
+    let mut clients = JoinSet::new();
+    let mut is_complete = true;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (socket, peer) = accepted?;
+                if args.once {
+                    return Ok(serve(receiver, socket, peer).await);
+                }
+                clients.spawn(serve(receiver.clone(), socket, peer));
+            }
+            Some(served) = clients.join_next() => is_complete &= served?,
+            stopped = tokio::signal::ctrl_c() => {
+                stopped?;
+                clients.abort_all();
+                let is_cut = std::iter::from_fn(|| clients.try_join_next()).any(|end| end.is_err());
+                return Ok(is_complete && !is_cut && clients.is_empty());
+            }
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> io::Result<ExitCode> {
+    match run(Args::parse()).await {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
+        Err(error) => {
+            ui::complain(format_args!("error: {}", ui::chain(&*error)));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
