@@ -108,18 +108,13 @@ async fn send(
 
 async fn run(args: Args) -> Result<bool, Box<dyn Error>> {
     let scratch = tempfile::tempdir()?;
-    let source = match &args.path {
-        Some(path) => fs::canonicalize(path)?,
-        None => {
-            let source = scratch.path().join("tree");
-            tree::make(
-                &source,
-                args.files,
-                args.size_mib << 20,
-                Rng::new(args.seed),
-            )?;
-            source
-        }
+    let source = if let Some(path) = &args.path {
+        fs::canonicalize(path)?
+    } else {
+        let source = scratch.path().join("tree");
+        let rng = Rng::new(args.seed);
+        tree::make(&source, args.files, args.size_mib << 20, rng)?;
+        source
     };
     let root = scratch.path().join("received");
     fs::create_dir(&root)?;

@@ -50,7 +50,7 @@
 //!
 //! # Parts
 //!
-//! [`wire`] is the codec, [`receiver`] and [`recovery`] are the halves of a connection, and [`sim`] the
+//! [`wire`] is the codec, and [`sim`] the
 //! seeded world that the crate's own seed sweep runs in. [`fuzz`] holds what the fuzz targets call.
 
 pub use crate::connection::{

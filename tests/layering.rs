@@ -136,7 +136,8 @@ fn sources(place: &Path) -> Vec<PathBuf> {
     }
     let mut found = Vec::new();
     for entry in fs::read_dir(place).into_iter().flatten() {
-        let path = entry.unwrap().path();
+        let Ok(entry) = entry else { continue };
+        let path = entry.path();
         if path.is_dir() && !path.ends_with("tests") {
             found.extend(sources(&path));
         } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {

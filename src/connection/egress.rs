@@ -443,8 +443,8 @@ impl Connection {
             });
         }
         Options {
-            timestamps,
             sack_blocks,
+            timestamps,
             ..Options::default()
         }
     }

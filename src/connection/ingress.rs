@@ -49,7 +49,7 @@ impl Connection {
     /// Processes an arriving segment whose integrity was verified. `datagram` is the buffer in which the
     /// segment's payload lies, so that it can be kept without copying.
     pub fn handle_segment(&mut self, now: Timestamp, segment: &Segment<'_>, datagram: &Bytes) {
-        self.counters.segments_received += 1;
+        bump(&mut self.counters.segments_received);
         match self.state {
             // The endpoint answers what arrives for a closed connection.
             State::Closed => {}
@@ -81,7 +81,7 @@ impl Connection {
         // Only the SYN was sent: the one acceptable acknowledgment is ISS + 1.
         let is_acceptable = has_ack && header.ack == self.iss + 1;
         if has_ack && !is_acceptable {
-            self.counters.segments_unacceptable += 1;
+            bump(&mut self.counters.segments_unacceptable);
             if !header.flags.contains(Flags::RST) {
                 self.refuse(segment);
             }
@@ -94,7 +94,7 @@ impl Connection {
             return;
         }
         if !header.flags.contains(Flags::SYN) {
-            self.counters.segments_unacceptable += 1;
+            bump(&mut self.counters.segments_unacceptable);
             return;
         }
         self.last_heard = now;
@@ -167,11 +167,11 @@ impl Connection {
         let header = &segment.header;
         if self.lacks_timestamps(header) {
             // RFC 7323 §3.2: silently dropped.
-            self.counters.segments_unacceptable += 1;
+            bump(&mut self.counters.segments_unacceptable);
             return;
         }
         if !self.passes_paws(now, header) {
-            self.counters.segments_unacceptable += 1;
+            bump(&mut self.counters.segments_unacceptable);
             self.receiver.on_unacceptable();
             return;
         }
@@ -197,7 +197,7 @@ impl Connection {
             return;
         }
         if !header.flags.contains(Flags::ACK) {
-            self.counters.segments_unacceptable += 1;
+            bump(&mut self.counters.segments_unacceptable);
             return;
         }
         self.last_heard = now;
@@ -260,7 +260,7 @@ impl Connection {
         let rcv_nxt = self.receiver.rcv_nxt();
         let Some(start) = Offset::widen(header.seq, self.irs, rcv_nxt) else {
             // From before the peer's ISN: an old duplicate.
-            self.counters.segments_unacceptable += 1;
+            bump(&mut self.counters.segments_unacceptable);
             if !header.flags.contains(Flags::RST) {
                 self.receiver.on_unacceptable();
             }
@@ -317,7 +317,7 @@ impl Connection {
         placed: &Placed,
         datagram: &Bytes,
     ) {
-        self.counters.segments_unacceptable += 1;
+        bump(&mut self.counters.segments_unacceptable);
         let flags = segment.header.flags;
         trace!(seq = ?placed.start, len = placed.len, ?flags, "unacceptable segment");
         let rcv_nxt = self.receiver.rcv_nxt();
@@ -366,7 +366,7 @@ impl Connection {
         let header = &segment.header;
         if self.state == State::SynReceived {
             if header.ack != self.iss + 1 {
-                self.counters.segments_unacceptable += 1;
+                bump(&mut self.counters.segments_unacceptable);
                 self.refuse(segment);
                 return AckVerdict::Stop;
             }
@@ -381,11 +381,14 @@ impl Connection {
         let Some(ack) = ack.filter(|ack| oldest <= *ack && *ack <= self.sender.max_ackable())
         else {
             // RFC 5961 §5.2, RFC 9293 §3.10.7.4: of data never sent, or far too old.
-            self.counters.segments_unacceptable += 1;
+            bump(&mut self.counters.segments_unacceptable);
             self.challenge(now);
             return AckVerdict::Stop;
         };
-        let window = u64::from(header.window) << negotiated.snd_window_shift;
+        let shift = u32::from(negotiated.snd_window_shift);
+        let window = u64::from(header.window)
+            .checked_shl(shift)
+            .unwrap_or(u64::MAX);
         if ack >= snd_una {
             let mut blocks = SackRanges::default();
             if negotiated.sack {
@@ -497,7 +500,7 @@ impl Connection {
     /// Answers with a challenge ACK, within the limit of RFC 5961 §7.
     fn challenge(&mut self, now: Timestamp) {
         if self.challenge_acks.admits(now) {
-            self.counters.challenge_acks += 1;
+            bump(&mut self.counters.challenge_acks);
             self.receiver.demand_ack();
         }
     }
@@ -511,6 +514,10 @@ impl Connection {
             integrity: segment.integrity().unwrap_or(Integrity::Sum),
         });
     }
+}
+
+fn bump(counter: &mut u64) {
+    *counter = counter.saturating_add(1);
 }
 
 /// Payload bytes plus one for a FIN.

@@ -615,8 +615,12 @@ impl Connection {
         }
     }
 
-    /// Panics if an invariant of the connection or of one of its parts does not hold.
-    #[cfg(any(test, fuzzing, feature = "sim"))]
+    /// Checks the connection and its parts.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant does not hold.
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
         let in_handshake = matches!(self.state, State::SynSent | State::SynReceived);
         assert_eq!(

@@ -36,6 +36,7 @@ impl Offset {
     }
 
     /// Returns `self - bytes`, or the ISN's position.
+    #[must_use]
     pub const fn saturating_back(self, bytes: u64) -> Self {
         Self(self.0.saturating_sub(bytes))
     }

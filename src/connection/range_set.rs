@@ -180,7 +180,7 @@ impl RangeSet {
     }
 
     /// Checks what the type promises.
-    #[cfg(any(test, feature = "sim", fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
         let mut total = 0;
         let mut previous_end: Option<Offset> = None;

@@ -77,7 +77,10 @@ fn encode(header: &Header, payload: &[u8], integrity: Integrity) -> Bytes {
 
 /// Payload that says where it stands: the byte at sequence number `n` is `n mod 251`.
 fn pattern(seq: u32, len: usize) -> Vec<u8> {
-    (0..len).map(|i| ((seq as usize + i) % 251) as u8).collect()
+    (seq as usize..)
+        .take(len)
+        .map(|i| u8::try_from(i % 251).unwrap())
+        .collect()
 }
 
 impl ConnectionTest {
@@ -175,7 +178,7 @@ impl ConnectionTest {
                 let segment = Segment::decode(bytes).unwrap();
                 assert!(segment.integrity().is_some(), "sealed");
                 self.sent
-                    .push_back((segment.header.clone(), segment.payload.to_vec()));
+                    .push_back((segment.header, segment.payload.to_vec()));
                 count += 1;
             }
             assert_eq!(count, transmit.segments);

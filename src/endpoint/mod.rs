@@ -50,7 +50,9 @@ use slab::Slab;
 pub use self::fuzz::fuzz_connection;
 pub use self::secrets::Secrets;
 pub use self::slot::ConnectionId;
-pub use self::tap::{Direction, Tap};
+#[cfg(any(test, fuzzing, feature = "__internals"))]
+pub use self::tap::Direction;
+pub use self::tap::Tap;
 
 use self::demux::{Demux, Key, KeyedHash};
 use self::listen::Listener;
@@ -93,6 +95,10 @@ pub struct Arrival<'a> {
     /// Our address that they were sent to, where the system tells.
     pub local_ip: Option<IpAddr>,
     /// The congestion mark of all of them.
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "__internals")),
+        allow(dead_code, reason = "read once ECN is negotiated")
+    )]
     pub ecn: Option<Ecn>,
     /// Their payloads, one behind the other.
     pub bytes: &'a Bytes,
@@ -309,6 +315,10 @@ impl Endpoint {
     }
 
     /// Sets the observer of all segments.
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "__internals")),
+        allow(dead_code, reason = "reached through `internals` only")
+    )]
     pub fn set_tap(&mut self, tap: Box<dyn Tap>) {
         self.tap = Some(tap);
     }

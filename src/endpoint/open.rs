@@ -102,6 +102,10 @@ impl Endpoint {
     ///
     /// [`EndpointError::InvalidAddress`] if it cannot be reached, [`EndpointError::PortInUse`] if another
     /// connection has that address and the same ports, [`EndpointError::Closed`] if nobody holds `id`.
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "__internals")),
+        allow(dead_code, reason = "reached through `internals` only")
+    )]
     pub fn replace_remote(
         &mut self,
         id: ConnectionId,

@@ -64,6 +64,7 @@ mod seq;
 mod tests;
 
 pub use self::checksum::{Integrity, seal};
+#[cfg(any(test, fuzzing, feature = "__internals"))]
 pub use self::error::DecodeError;
 pub use self::flags::Flags;
 #[cfg(any(test, fuzzing, feature = "__internals"))]

@@ -35,6 +35,10 @@ pub struct Header {
 
 impl Header {
     /// Returns the length of header and options in bytes, at least [`HEADER_LEN`].
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "__internals")),
+        allow(dead_code, reason = "reached through `internals` only")
+    )]
     pub fn encoded_len(&self) -> usize {
         self.options.encoded_len().saturating_add(HEADER_LEN)
     }

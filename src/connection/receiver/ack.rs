@@ -61,11 +61,6 @@ impl SackRanges {
         self.len
     }
 
-    /// Whether there is no range.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     fn is_full(&self) -> bool {
         self.len == Self::MAX
     }

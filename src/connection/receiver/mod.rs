@@ -268,6 +268,10 @@ impl Receiver {
     }
 
     /// Whether the FIN was reached in order.
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "__internals")),
+        allow(dead_code, reason = "reached through `internals` only")
+    )]
     pub fn is_finished(&self) -> bool {
         self.is_finished
     }

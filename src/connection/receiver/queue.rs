@@ -68,6 +68,7 @@ impl ReceiveQueue {
         self.bytes == 0
     }
 
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub(super) fn is_discarding(&self) -> bool {
         self.is_discarding
     }

@@ -139,11 +139,6 @@ impl RateEstimator {
     pub const fn latest(&self) -> Option<&RateSample> {
         self.latest.as_ref()
     }
-
-    /// Says whether the application limits the rate now.
-    pub const fn is_app_limited(&self) -> bool {
-        self.app_limited_until.is_some()
-    }
 }
 
 #[cfg(test)]

@@ -384,13 +384,6 @@ impl Recovery {
         self.rto.deadline()
     }
 
-    /// Starts the retransmission timer anew, if anything is outstanding.
-    pub fn restart_rto(&mut self, now: Timestamp) {
-        if self.flight_size() > 0 {
-            self.rto.restart(now);
-        }
-    }
-
     /// Returns the retransmission timeout with its back-off.
     pub fn current_rto(&self) -> Duration {
         self.rto.current()
@@ -458,6 +451,10 @@ impl Recovery {
     }
 
     /// Sets the effective send MSS in bytes.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "path MTU discovery will call it")
+    )]
     pub fn set_mss(&mut self, mss: u64) {
         let mss = mss.max(1);
         if mss != self.mss {
@@ -513,7 +510,7 @@ impl Recovery {
     }
 
     /// Checks what the type promises.
-    #[cfg(any(test, feature = "sim", fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
         self.scoreboard.check_invariants();
         assert_eq!(

@@ -433,7 +433,7 @@ impl Scoreboard {
     }
 
     /// Checks what the type promises.
-    #[cfg(any(test, feature = "sim", fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
         self.sacked.check_invariants();
         assert!(self.snd_una <= self.snd_nxt && self.loss_frontier <= self.snd_nxt);

@@ -239,7 +239,7 @@ impl SendBuffer {
     }
 
     /// Panics if an invariant of the struct does not hold.
-    #[cfg(any(test, fuzzing, feature = "sim"))]
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
         let mut at = self.chunks.front().map_or(self.end, |chunk| chunk.start);
         assert!(
@@ -337,7 +337,7 @@ mod tests {
             let mut model: Vec<u8> = Vec::new();
             let mut una = 0_usize;
             for (op, size) in ops {
-                let data: Vec<u8> = (0..size).map(|i| (model.len() + i) as u8 ^ 0x5a).collect();
+                let data: Vec<u8> = (0..size).map(|i| u8::try_from((model.len() + i) % 251).unwrap()).collect();
                 match op {
                     0 | 1 => {
                         let n = buffer.write(&data);

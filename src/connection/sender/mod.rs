@@ -53,6 +53,7 @@ pub enum Blocked {
 /// - the persist timer runs only while nothing is outstanding and something is waiting;
 /// - the buffer holds exactly the written bytes from `snd_una` on.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts")]
 pub struct Sender {
     buffer: SendBuffer,
     recovery: Recovery,
@@ -478,7 +479,7 @@ impl Sender {
     }
 
     /// Panics if an invariant of the struct does not hold.
-    #[cfg(any(test, fuzzing, feature = "sim"))]
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
         self.buffer.check_invariants();
         self.recovery.check_invariants();

@@ -176,7 +176,7 @@ fn a_missing_ack_of_the_last_fin_counts_as_delivered() {
 
     let mut silent = begin();
     let linger = Duration::from_secs(60);
-    silent.advance(linger.as_millis() as u64 - 1);
+    silent.advance(linger.as_secs() * 1_000 - 1);
     assert_eq!(silent.connection.finish_status(), Ok(false));
     silent.advance(1);
     assert_eq!(silent.connection.finish_status(), Ok(true));

@@ -142,7 +142,8 @@ fn an_answering_peer_with_a_closed_window_is_never_given_up() {
     test.write(500);
     for _ in 0..40 {
         let due = test.connection.poll_timeout().unwrap();
-        test.advance(due.saturating_since(test.now).as_millis() as u64 + 1);
+        let wait = due.saturating_since(test.now).as_millis();
+        test.advance(u64::try_from(wait).unwrap() + 1);
         test.expect((A, 1_001, 5_001, 1));
         test.inject((A, 5_001, 1_001, 0));
     }

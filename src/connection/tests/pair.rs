@@ -114,7 +114,7 @@ fn transfer(config: &Config, seed: u64, loss_percent: u64, len: usize) {
             break;
         }
     }
-    for end in 0..2 {
+    for (end, read) in read.iter().enumerate() {
         let connection = &pair.ends[end];
         let other = pair.ends[1 - end].stats();
         let told = format!(
@@ -124,9 +124,9 @@ fn transfer(config: &Config, seed: u64, loss_percent: u64, len: usize) {
         assert_eq!(connection.error(), None, "{told}");
         assert_eq!(connection.state(), State::Closed, "seed {seed}, end {end}");
         assert!(
-            read[end] == data,
+            *read == data,
             "seed {seed}, end {end}: {} of {len} bytes",
-            read[end].len()
+            read.len()
         );
     }
 }

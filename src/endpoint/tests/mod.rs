@@ -37,10 +37,6 @@ impl Flight {
     fn header(&self) -> Header {
         Segment::decode(&self.bytes).unwrap().header
     }
-
-    fn payload_len(&self) -> usize {
-        Segment::decode(&self.bytes).unwrap().payload.len()
-    }
 }
 
 #[derive(Debug)]
