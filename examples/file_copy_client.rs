@@ -11,10 +11,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use reliable_udp::ReliableUdpSocket;
 use reliable_udp::copy::{Sender, survey};
-use reliable_udp::{Config, ReliableUdpSocket};
-use tokio::io::AsyncWriteExt;
 
+#[path = "file_copy/link.rs"]
+#[expect(dead_code, reason = "closes the other side too")]
+mod link;
 #[path = "file_copy/ui.rs"]
 mod ui;
 
@@ -24,6 +26,9 @@ struct Args {
     /// Server to send to, as HOST:PORT.
     #[arg(long, value_name = "ADDR")]
     to: String,
+    /// Seconds after which a silent server is given up.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    timeout: u64,
     /// Files and directories to send; each lands under its own last part.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -32,12 +37,7 @@ struct Args {
 async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
     let paths = args.paths.clone();
     let survey = tokio::task::spawn_blocking(move || survey(&paths)).await??;
-    // A server that is gone for good is noticed after 10 + 3 × 5 seconds.
-    let config = Config::builder()
-        .keepalive(Some(Duration::from_secs(10)))
-        .keepalive_interval(Duration::from_secs(5))
-        .keepalive_probes(3)
-        .build()?;
+    let config = link::config(Duration::from_secs(args.timeout))?;
     let mut socket = ReliableUdpSocket::connect_with(&args.to, config)
         .await
         .map_err(|error| format!("cannot connect to {}: {}", args.to, ui::chain(&error)))?;
@@ -50,17 +50,14 @@ async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
         })
         .await?;
     let elapsed = watch.elapsed();
-    let stats = Some(socket.stats());
+    let stats = socket.stats().ok();
     ui::summarize(
         format_args!("sent to {}", args.to),
         &report,
         elapsed,
         stats.as_ref(),
     );
-    // Every verdict is here; how the connection ends does not change them.
-    if let Err(error) = socket.shutdown().await {
-        ui::complain(format_args!("closing: {}", ui::chain(&error)));
-    }
+    link::close_first(socket).await;
     Ok(report.is_complete())
 }
 

@@ -20,9 +20,10 @@ use std::time::Duration;
 use clap::Parser;
 use reliable_udp::copy::{Receiver, Report, Sender, survey};
 use reliable_udp::sim::{self, LinkConfig, Rng};
-use reliable_udp::{Config, ConnectionStats, Endpoint, ReliableUdpListener};
-use tokio::io::AsyncWriteExt;
+use reliable_udp::{ConnectionStats, Endpoint, ReliableUdpListener};
 
+#[path = "file_copy/link.rs"]
+mod link;
 #[path = "file_copy/tree.rs"]
 mod tree;
 #[path = "file_copy/ui.rs"]
@@ -85,7 +86,7 @@ async fn receive(
     let receiver = Receiver::builder(root).build()?;
     let (mut socket, _) = listener.accept().await?;
     let report = receiver.receive(&mut socket).await?;
-    socket.shutdown().await?;
+    link::close_last(socket).await?;
     Ok(report)
 }
 
@@ -101,8 +102,8 @@ async fn send(
     let report = Sender::new()
         .send_with(&mut socket, [path], move |event| progress.on_event(&event))
         .await?;
-    let stats = socket.stats();
-    socket.shutdown().await?;
+    let stats = socket.stats()?;
+    link::close_first(socket).await;
     Ok((report, stats))
 }
 
@@ -120,7 +121,7 @@ async fn run(args: Args) -> Result<bool, Box<dyn Error>> {
     fs::create_dir(&root)?;
 
     let delay = Duration::from_millis(args.delay_ms);
-    let link = LinkConfig::builder()
+    let impaired = LinkConfig::builder()
         .delay(delay)
         .loss(args.loss)
         .duplicate(args.duplicate)
@@ -134,9 +135,10 @@ async fn run(args: Args) -> Result<bool, Box<dyn Error>> {
         args.reorder * 100.0,
         args.corrupt * 100.0,
     ));
-    let (near, far) = sim::pair(args.seed, link.clone(), link);
-    let near = Endpoint::with_transport(Arc::new(near), Config::default())?;
-    let far = Endpoint::with_transport(Arc::new(far), Config::default())?;
+    let (near, far) = sim::pair(args.seed, impaired.clone(), impaired);
+    let config = link::config(Duration::from_secs(30))?;
+    let near = Endpoint::with_transport(Arc::new(near), config.clone())?;
+    let far = Endpoint::with_transport(Arc::new(far), config)?;
 
     let watch = ui::Stopwatch::start();
     let receiving = tokio::spawn(receive(far.listen(1)?, root.clone()));

@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use reliable_udp::copy::Receiver;
-use reliable_udp::{Config, ReliableUdpListener, ReliableUdpSocket};
-use tokio::io::AsyncWriteExt;
+use reliable_udp::{ReliableUdpListener, ReliableUdpSocket};
 use tokio::task::JoinSet;
 
+#[path = "file_copy/link.rs"]
+#[expect(dead_code, reason = "closes the other side too")]
+mod link;
 #[path = "file_copy/ui.rs"]
 mod ui;
 
@@ -34,6 +36,9 @@ struct Args {
     /// End after one client.
     #[arg(long)]
     once: bool,
+    /// Seconds after which a silent client is given up.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    timeout: u64,
 }
 
 /// Serves one client; returns whether all its files were verified.
@@ -47,18 +52,15 @@ async fn serve(receiver: Receiver, mut socket: ReliableUdpSocket, peer: SocketAd
     let elapsed = watch.elapsed();
     match result {
         Ok(report) => {
-            let stats = Some(socket.stats());
+            let stats = socket.stats().ok();
             ui::summarize(&label, &report, elapsed, stats.as_ref());
-            // The last verdicts are delivered when this returns.
-            if let Err(error) = socket.shutdown().await {
-                ui::complain(format_args!("{label} {}", ui::chain(&error)));
+            if let Err(error) = link::close_last(socket).await {
+                ui::complain(format_args!("{label} closing: {}", ui::chain(&error)));
             }
             report.is_complete()
         }
         Err(error) => {
             ui::complain(format_args!("{label} {}", ui::chain(&error)));
-            // A stranger is told to go; a client hears from its own end what is wrong.
-            let _ = socket.shutdown().await;
             false
         }
     }
@@ -66,12 +68,7 @@ async fn serve(receiver: Receiver, mut socket: ReliableUdpSocket, peer: SocketAd
 
 async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
     let receiver = Receiver::builder(&args.root).build()?;
-    // A client that is gone for good is noticed after 10 + 3 × 5 seconds.
-    let config = Config::builder()
-        .keepalive(Some(Duration::from_secs(10)))
-        .keepalive_interval(Duration::from_secs(5))
-        .keepalive_probes(3)
-        .build()?;
+    let config = link::config(Duration::from_secs(args.timeout))?;
     let listener = ReliableUdpListener::bind_with(args.listen, config).await?;
     ui::say(format_args!(
         "listening on {}; whoever reaches it may write below {}",

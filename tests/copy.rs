@@ -9,16 +9,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
-use std::io::{self, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use reliable_udp::copy::{
     CopyError, Event, FileError, FileKind, ProtocolError, Receiver, Refusal, Report, Sender, survey,
 };
+use reliable_udp::{ReliableUdpListener, ReliableUdpSocket};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinSet;
 
 struct CopyTest {
     from: TempDir,
@@ -234,10 +237,7 @@ async fn what_is_no_regular_file_is_refused_by_name_and_the_rest_arrives() {
     symlink("/etc", test.source().join("outside")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(test.source().join("socket")).unwrap();
     let fifo = test.source().join("fifo");
-    let made = std::process::Command::new("mkfifo")
-        .arg(fifo)
-        .status()
-        .unwrap();
+    let made = Command::new("mkfifo").arg(fifo).status().unwrap();
     assert!(made.success());
     let (sent, _) = test.copy().await;
     let failures: Vec<_> = sent
@@ -402,26 +402,31 @@ async fn a_source_that_keeps_changing_is_given_up_and_one_that_settles_arrives()
 
 #[tokio::test]
 async fn sixteen_clients_at_once() {
+    const CLIENTS: usize = 16;
     let test = CopyTest::new();
     for n in 0..40 {
         test.write(format!("{n}"), &vec![n; usize::from(n) * 1000]);
     }
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = ReliableUdpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let receiver = test.receiver();
     let server = tokio::spawn(async move {
-        let mut clients = tokio::task::JoinSet::new();
-        for _ in 0..16 {
-            let (mut stream, _) = listener.accept().await.unwrap();
+        let mut sessions = JoinSet::new();
+        for _ in 0..CLIENTS {
+            let (mut socket, _) = listener.accept().await.unwrap();
             let receiver = receiver.clone();
-            clients.spawn(async move { receiver.receive(&mut stream).await.unwrap() });
+            sessions.spawn(async move {
+                let report = receiver.receive(&mut socket).await.unwrap();
+                socket.shutdown().await.unwrap();
+                report
+            });
         }
-        clients.join_all().await
+        sessions.join_all().await
     });
-    let mut clients = tokio::task::JoinSet::new();
-    for n in 0..16 {
+    let mut clients = JoinSet::new();
+    for n in 0..CLIENTS {
         // Half of them write the same files at the same time.
-        let source = if n < 8 {
+        let source = if n < CLIENTS / 2 {
             test.source()
         } else {
             let copy = test.from.path().join(format!("tree {n}"));
@@ -433,32 +438,193 @@ async fn sixteen_clients_at_once() {
             copy
         };
         clients.spawn(async move {
-            let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-            Sender::new().send(&mut stream, [source]).await.unwrap()
+            let mut socket = ReliableUdpSocket::connect(addr).await.unwrap();
+            let report = Sender::new().send(&mut socket, [source]).await.unwrap();
+            socket.shutdown().await.unwrap();
+            report
         });
     }
-    for report in clients
-        .join_all()
-        .await
-        .into_iter()
-        .chain(server.await.unwrap())
-    {
+    let reports = clients.join_all().await;
+    for report in reports.into_iter().chain(server.await.unwrap()) {
         assert!(report.is_complete(), "{:?}", report.failures().next());
         assert_eq!(report.totals.files_verified, 40);
     }
     let contents = |root: PathBuf| -> Vec<_> {
-        describe(&root)
-            .into_iter()
-            .map(|(path, (_, _, content))| (path, content))
+        let tree = describe(&root).into_iter();
+        tree.map(|(path, (_, _, content))| (path, content))
             .collect()
     };
-    for n in 8..16 {
+    for n in CLIENTS / 2..CLIENTS {
         let copy = test.to.path().join(format!("tree {n}"));
         assert_eq!(contents(copy), contents(test.source()));
     }
     assert_eq!(
         contents(test.to.path().join("tree")),
         contents(test.source())
+    );
+}
+
+// ---- the examples, as processes ----
+
+/// Finds an example's program beside this one. `cargo test` has built it; when only this test was
+/// asked for, it may be missing or older than its source, which cargo then sees to.
+fn example(name: &str) -> Command {
+    let this = std::env::current_exe().unwrap();
+    let examples = this.ancestors().nth(2).unwrap().join("examples");
+    let program = examples
+        .join(name)
+        .with_extension(std::env::consts::EXE_EXTENSION);
+    let built = |path: &Path| {
+        fs::metadata(path)
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    };
+    if built(&program) < built(&this) {
+        let features = match (cfg!(feature = "__internals"), cfg!(feature = "sim")) {
+            (true, _) => "copy,__internals",
+            (false, true) => "copy,sim",
+            (false, false) => "copy",
+        };
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--quiet",
+            "--features",
+            features,
+            "--example",
+            name,
+        ]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        assert!(
+            cargo.status().unwrap().success(),
+            "the example {name} is built"
+        );
+    }
+    Command::new(program)
+}
+
+/// Starts a server that ends after one client; yields its address too.
+fn start_server(root: &Path) -> (Child, String) {
+    let mut server = example("file_copy_server")
+        .args(["--listen", "127.0.0.1:0", "--once", "--root"])
+        .arg(root)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    io::BufReader::new(server.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let addr = line
+        .strip_prefix("listening on ")
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap();
+    (server, addr.to_owned())
+}
+
+#[test]
+fn two_processes_copy_a_tree() {
+    let test = CopyTest::new();
+    for n in 0..100 {
+        test.write(format!("{}/{n}", n % 7), &vec![1; n * n]);
+    }
+    test.write("big", &vec![7; 5_000_000]);
+    fs::create_dir(test.source().join("empty")).unwrap();
+    set_mtime(&test.source().join("3"), 1_000_000_000, 999_999_999);
+    let (mut server, addr) = start_server(test.to.path());
+    let client = example("file_copy_client")
+        .args(["--to", &addr])
+        .arg(test.source())
+        .output()
+        .unwrap();
+    let output = String::from_utf8(client.stdout).unwrap();
+    assert!(
+        client.status.success(),
+        "{output}{}",
+        String::from_utf8_lossy(&client.stderr)
+    );
+    let says = |label: &str, value: &str| {
+        output.lines().any(|line| {
+            line.trim()
+                .strip_prefix(label)
+                .is_some_and(|rest| rest.trim() == value)
+        })
+    };
+    assert!(
+        says("hashes verified", "101") && says("failed", "0"),
+        "{output}"
+    );
+    assert!(server.wait().unwrap().success());
+    test.expect_equal_trees();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_process_that_could_not_copy_everything_says_so_in_its_exit_code() {
+    let test = CopyTest::new();
+    test.write("file", b"x");
+    std::os::unix::fs::symlink("file", test.source().join("link")).unwrap();
+    let (mut server, addr) = start_server(test.to.path());
+    let client = example("file_copy_client")
+        .args(["--to", &addr])
+        .arg(test.source())
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8(client.stderr).unwrap();
+    assert_eq!(client.status.code(), Some(1), "{complaint}");
+    assert!(
+        complaint.contains("tree/link: a symbolic link is not copied"),
+        "{complaint}"
+    );
+    assert!(server.wait().unwrap().success(), "what it was sent arrived");
+    assert!(test.to.path().join("tree/file").exists());
+}
+
+#[test]
+fn a_client_whose_server_is_missing_names_its_address() {
+    let unused = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = unused.local_addr().unwrap().to_string();
+    drop(unused);
+    let client = example("file_copy_client")
+        .args(["--to", &addr, "Cargo.toml"])
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8(client.stderr).unwrap();
+    assert_eq!(client.status.code(), Some(1), "{complaint}");
+    assert!(
+        complaint.contains(&format!("cannot connect to {addr}: ")),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn a_client_whose_server_is_killed_ends_with_an_error_that_names_the_file() {
+    let test = CopyTest::new();
+    test.write("big", &vec![7; 50_000_000]);
+    let (mut server, addr) = start_server(test.to.path());
+    let mut client = example("file_copy_client")
+        .args(["--timeout", "2", "--to", &addr])
+        .arg(test.source())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The first line of progress says that the copy is under way.
+    let mut complaints = io::BufReader::new(client.stderr.take().unwrap());
+    complaints.read_line(&mut String::new()).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let mut rest = String::new();
+    complaints.read_to_string(&mut rest).unwrap();
+    assert_eq!(client.wait().unwrap().code(), Some(1), "{rest}");
+    assert!(rest.contains("connection lost during tree/big: "), "{rest}");
+    assert!(
+        !test.to.path().join("tree/big").exists(),
+        "nothing unverified has its final name"
     );
 }
 

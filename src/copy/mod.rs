@@ -8,7 +8,7 @@
 //! are not UTF-8 survive.
 //!
 //! Both work over anything that is `AsyncRead + AsyncWrite + Unpin + Send`: a
-//! `ReliableUdpSocket`, TLS on top of one, or a pair in memory.
+//! [`ReliableUdpSocket`](crate::ReliableUdpSocket), TLS on top of one, or a pair in memory.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
