@@ -50,7 +50,7 @@ async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
         })
         .await?;
     let elapsed = watch.elapsed();
-    let stats = socket.stats().ok();
+    let stats = Some(socket.stats());
     ui::summarize(
         format_args!("sent to {}", args.to),
         &report,

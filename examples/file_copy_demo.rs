@@ -102,7 +102,7 @@ async fn send(
     let report = Sender::new()
         .send_with(&mut socket, [path], move |event| progress.on_event(&event))
         .await?;
-    let stats = socket.stats()?;
+    let stats = socket.stats();
     link::close_first(socket).await;
     Ok((report, stats))
 }

@@ -52,7 +52,7 @@ async fn serve(receiver: Receiver, mut socket: ReliableUdpSocket, peer: SocketAd
     let elapsed = watch.elapsed();
     match result {
         Ok(report) => {
-            let stats = socket.stats().ok();
+            let stats = Some(socket.stats());
             ui::summarize(&label, &report, elapsed, stats.as_ref());
             if let Err(error) = link::close_last(socket).await {
                 ui::complain(format_args!("{label} closing: {}", ui::chain(&error)));

@@ -249,7 +249,8 @@ impl ConfigBuilder {
     }
 
     /// Sets the longest delay of an ACK, 0 to 500 ms (RFC 9293 §3.8.6.3); 0 acknowledges every segment at
-    /// once. Default: 25 ms. It is announced to the peer in whole milliseconds, rounded up.
+    /// once. Default: 25 ms. On a short path an ACK waits no longer than a quarter of the smallest RTT, but
+    /// at least 1 ms. It is announced to the peer in whole milliseconds, rounded up.
     pub fn ack_delay(mut self, delay: Duration) -> Self {
         self.config.ack_delay = delay;
         self

@@ -20,6 +20,9 @@ use crate::{ConnectionError, Timestamp};
 
 /// How long TS.Recent is trusted without being renewed (RFC 7323 §5.5): 24 days.
 const TS_RECENT_LIFETIME: Duration = Duration::from_secs(24 * 24 * 3600);
+/// Shortest delay of an ACK, unless the user wants a shorter one: the application gets this long to
+/// answer, so that the ACK can ride on the answer.
+const MIN_ACK_DELAY: Duration = Duration::from_millis(1);
 /// A timestamp echo older than this is no RTT sample but a lie or a wrap.
 const MAX_RTT_SAMPLE: Duration = Duration::from_secs(600);
 
@@ -155,6 +158,7 @@ impl Connection {
             handshake.recovery_start(now, &self.config, &negotiated),
         );
         self.negotiated = Some(negotiated);
+        self.adapt_ack_delay();
         self.state.on_established();
         self.events.push(Event::Connected);
         if self.sender.is_finished() {
@@ -411,6 +415,7 @@ impl Connection {
             };
             let was_fin_acked = self.sender.is_fin_acked();
             let _ = self.sender.on_ack(now, &arrival);
+            self.adapt_ack_delay();
             self.sender.update_window(placed.start, ack, window);
             if self.sender.take_writable() {
                 self.events.push(Event::Writable);
@@ -424,6 +429,16 @@ impl Connection {
             AckVerdict::Stop
         } else {
             AckVerdict::GoOn
+        }
+    }
+
+    /// Keeps the delay of ACKs in proportion to the path: a peer whose window is a few segments would
+    /// otherwise wait for the timer longer than for the path. RFC 9293 §3.8.6.3 only bounds it.
+    fn adapt_ack_delay(&mut self) {
+        let most = self.config.ack_delay;
+        if let Some(min_rtt) = self.sender.recovery().rtt().min_rtt() {
+            self.receiver
+                .set_ack_delay(most.min(MIN_ACK_DELAY.max(min_rtt / 4)));
         }
     }
 

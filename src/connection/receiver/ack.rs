@@ -140,6 +140,10 @@ impl AckPolicy {
         }
     }
 
+    pub(super) fn set_delay(&mut self, delay: Duration) {
+        self.delay = delay;
+    }
+
     pub(super) fn set_sack(&mut self, enabled: bool) {
         self.is_sack_enabled = enabled;
     }

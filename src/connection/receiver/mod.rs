@@ -126,6 +126,11 @@ impl Receiver {
         self.acks.set_sack(sack);
     }
 
+    /// Sets the longest delay of an ACK; zero acknowledges every segment at once.
+    pub fn set_ack_delay(&mut self, delay: Duration) {
+        self.acks.set_delay(delay);
+    }
+
     /// The window field of a segment with SYN, which is never scaled (RFC 7323 §2.2).
     pub fn window_field_syn(&self) -> u16 {
         self.window.field_syn()

@@ -246,3 +246,23 @@ fn the_second_full_segment_is_acknowledged_at_once_and_a_lone_one_later() {
     test.advance(1);
     test.expect((A, 1_001, seq + 3_000, 0));
 }
+
+#[test]
+fn on_a_short_path_an_ack_waits_for_a_quarter_of_the_rtt() {
+    // RTT, and the delay that follows from it and the default of 25 ms.
+    for (rtt, delay) in [(0, 1), (8, 2), (40, 10), (400, 25)] {
+        let mut test = ConnectionTest::connect(plain());
+        test.expect((S, 1_000, 0, 0));
+        test.advance(rtt);
+        test.inject((S | A, 5_000, 1_001, 0));
+        test.expect((A, 1_001, 5_001, 0));
+        test.inject((A | P, 5_001, 1_001, 1_000));
+        test.sent.clear();
+        test.inject((A | P, 6_001, 1_001, 1));
+        test.expect_nothing();
+        test.advance(delay - 1);
+        test.expect_nothing();
+        test.advance(1);
+        test.expect((A, 1_001, 6_002, 0));
+    }
+}
