@@ -50,12 +50,12 @@ async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
         })
         .await?;
     let elapsed = watch.elapsed();
-    let stats = Some(socket.stats());
+    let stats = socket.stats();
     ui::summarize(
         format_args!("sent to {}", args.to),
         &report,
         elapsed,
-        stats.as_ref(),
+        &stats,
     );
     link::close_first(socket).await;
     Ok(report.is_complete())

@@ -56,6 +56,9 @@ struct Args {
     /// One-way delay in milliseconds.
     #[arg(long, value_name = "N", default_value_t = 2)]
     delay_ms: u64,
+    /// Largest datagram in bytes of UDP payload: what fits into a jumbo Ethernet frame, by default.
+    #[arg(long, value_name = "N", default_value_t = 8_972)]
+    datagram_size: usize,
     /// Seed of the link's dice and of the made-up tree.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -129,14 +132,19 @@ async fn run(args: Args) -> Result<bool, Box<dyn Error>> {
         .corrupt(args.corrupt)
         .build()?;
     ui::say(format_args!(
-        "link: {:.1} % loss, {:.1} % duplication, {:.1} % reordering, {:.1} % corruption, {delay:?} one way",
+        "link: {:.1} % loss, {:.1} % duplication, {:.1} % reordering, {:.1} % corruption of datagrams \
+         of up to {} bytes, {delay:?} one way",
         args.loss * 100.0,
         args.duplicate * 100.0,
         args.reorder * 100.0,
         args.corrupt * 100.0,
+        args.datagram_size,
     ));
     let (near, far) = sim::pair(args.seed, impaired.clone(), impaired);
-    let config = link::config(Duration::from_secs(30))?;
+    let config = link::config(Duration::from_secs(30))?
+        .to_builder()
+        .datagram_size(args.datagram_size)
+        .build()?;
     let near = Endpoint::with_transport(Arc::new(near), config.clone())?;
     let far = Endpoint::with_transport(Arc::new(far), config)?;
 
@@ -145,7 +153,7 @@ async fn run(args: Args) -> Result<bool, Box<dyn Error>> {
     let (report, stats) = send(&near, far.local_addr()?, &source).await?;
     let elapsed = watch.elapsed();
     let received = receiving.await?.map_err(|error| error as Box<dyn Error>)?;
-    ui::summarize("copied", &report, elapsed, Some(&stats));
+    ui::summarize("copied", &report, elapsed, &stats);
 
     let name = source.file_name().ok_or("the source has no name")?;
     let differences = tree::differences(&source, &root.join(name))?;

@@ -52,8 +52,8 @@ async fn serve(receiver: Receiver, mut socket: ReliableUdpSocket, peer: SocketAd
     let elapsed = watch.elapsed();
     match result {
         Ok(report) => {
-            let stats = Some(socket.stats());
-            ui::summarize(&label, &report, elapsed, stats.as_ref());
+            let stats = socket.stats();
+            ui::summarize(&label, &report, elapsed, &stats);
             if let Err(error) = link::close_last(socket).await {
                 ui::complain(format_args!("{label} closing: {}", ui::chain(&error)));
             }

@@ -151,7 +151,7 @@ pub(crate) fn summarize(
     label: impl fmt::Display,
     report: &Report,
     elapsed: Duration,
-    stats: Option<&ConnectionStats>,
+    stats: &ConnectionStats,
 ) {
     let totals = &report.totals;
     let (bytes, seconds) = (totals.bytes_verified, elapsed.as_secs_f64());
@@ -177,17 +177,15 @@ pub(crate) fn summarize(
     say(format_args!(
         "  goodput                 {goodput:.1} Mbit/s"
     ));
-    if let Some(stats) = stats {
-        let (again, sent) = (stats.segments_retransmitted, stats.segments_sent);
-        say(format_args!("  retransmitted segments  {again} of {sent}"));
-        match (stats.srtt, stats.min_rtt) {
-            (Some(srtt), Some(min)) => {
-                say(format_args!(
-                    "  round-trip time         {srtt:.1?}, at least {min:.1?}"
-                ));
-            }
-            _ => say(format_args!("  round-trip time         not measured")),
+    let (again, sent) = (stats.segments_retransmitted, stats.segments_sent);
+    say(format_args!("  retransmitted segments  {again} of {sent}"));
+    match (stats.srtt, stats.min_rtt) {
+        (Some(srtt), Some(min)) => {
+            say(format_args!(
+                "  round-trip time         {srtt:.1?}, at least {min:.1?}"
+            ));
         }
+        _ => say(format_args!("  round-trip time         not measured")),
     }
     say(format_args!("  files sent again        {}", totals.retries));
     say(format_args!(

@@ -293,7 +293,7 @@ async fn send_with_lost_verdicts(times: u32) -> (Report, Report) {
     });
     let receiver = Receiver::builder(to.path()).build().unwrap();
     let sender = Sender::builder()
-        .verdict_timeout(Duration::from_millis(20))
+        .verdict_timeout(Duration::from_millis(100))
         .build()
         .unwrap();
     let (mut near, near_relay) = duplex(10_000);
