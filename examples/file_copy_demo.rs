@@ -113,7 +113,8 @@ async fn send(
 async fn run(args: Args) -> Result<bool, Box<dyn Error>> {
     let scratch = tempfile::tempdir()?;
     let source = if let Some(path) = &args.path {
-        fs::canonicalize(path)?
+        let named = |error| format!("cannot copy {}: {error}", path.display());
+        fs::canonicalize(path).map_err(named)?
     } else {
         let source = scratch.path().join("tree");
         let rng = Rng::new(args.seed);
