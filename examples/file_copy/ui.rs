@@ -17,6 +17,8 @@ pub(crate) struct Progress {
     bytes: u64,
     verified: u64,
     last_step: u64,
+    /// The file begun last.
+    current: String,
 }
 
 impl Progress {
@@ -46,15 +48,15 @@ impl Progress {
             bytes: 0,
             verified: 0,
             last_step: 0,
+            current: String::new(),
         }
     }
 
     pub(crate) fn on_event(&mut self, event: &Event) {
         match event {
             Event::Started { path, .. } => {
-                if let Some(bar) = &self.bar {
-                    bar.set_message(path.display().to_string());
-                }
+                self.current = path.display().to_string();
+                self.show();
             }
             Event::Progress { bytes, .. } => {
                 self.bytes += bytes;
@@ -90,6 +92,12 @@ impl Progress {
 
     fn show(&mut self) {
         if let Some(bar) = &self.bar {
+            // Bytes run ahead of the verdicts by what is buffered on the way.
+            let count = match self.total {
+                Some(total) => format!("{} of {}", self.verified, total.files),
+                None => self.verified.to_string(),
+            };
+            bar.set_message(format!("{count} verified, {}", self.current));
             bar.set_position(self.bytes);
             return;
         }
