@@ -18,15 +18,24 @@ const PIECE: usize = 256 * 1024;
 fn main() -> io::Result<()> {
     let total = setting("TRANSFER_MIB", 1_024) << 20;
     let repetitions = setting("REPETITIONS", 5);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let (mut ours, mut kernel) = (Vec::new(), Vec::new());
     for _ in 0..repetitions {
         ours.push(measure(total, || runtime.block_on(over_udp(total)))?);
         kernel.push(measure(total, || runtime.block_on(over_tcp(total)))?);
     }
     let (ours, kernel) = (median(&mut ours), median(&mut kernel));
-    println!("reliable-udp: {:.2} Gbit/s, {:.2} CPU s/GB", ours.gbit, ours.cpu_per_gb);
-    println!("kernel TCP:   {:.2} Gbit/s, {:.2} CPU s/GB", kernel.gbit, kernel.cpu_per_gb);
+    println!(
+        "reliable-udp: {:.2} Gbit/s, {:.2} CPU s/GB",
+        ours.gbit, ours.cpu_per_gb
+    );
+    println!(
+        "kernel TCP:   {:.2} Gbit/s, {:.2} CPU s/GB",
+        kernel.gbit, kernel.cpu_per_gb
+    );
     println!(
         "ratio:        {:.2} goodput, {:.2} CPU",
         ours.gbit / kernel.gbit,
@@ -36,7 +45,10 @@ fn main() -> io::Result<()> {
 }
 
 fn setting(name: &str, default: usize) -> usize {
-    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
 }
 
 #[derive(Clone, Copy)]
@@ -50,7 +62,10 @@ fn measure(total: usize, run: impl FnOnce() -> io::Result<()>) -> io::Result<Run
     run()?;
     let seconds = started.elapsed().as_secs_f64();
     let cpu = (cpu_time()? - cpu).as_secs_f64();
-    Ok(Run { gbit: total as f64 * 8.0 / seconds / 1e9, cpu_per_gb: cpu / (total as f64 / 1e9) })
+    Ok(Run {
+        gbit: total as f64 * 8.0 / seconds / 1e9,
+        cpu_per_gb: cpu / (total as f64 / 1e9),
+    })
 }
 
 /// User and system time of this process so far.
@@ -85,7 +100,11 @@ async fn over_tcp(total: usize) -> io::Result<()> {
 }
 
 fn check(received: usize, total: usize) -> io::Result<()> {
-    if received == total { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if received == total {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 async fn send(mut stream: impl AsyncWrite + Unpin, total: usize) -> io::Result<()> {

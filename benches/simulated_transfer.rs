@@ -45,9 +45,14 @@ const PIECE: usize = 256 * 1024;
 fn main() -> io::Result<()> {
     let mib = setting("TRANSFER_MIB", 2_048);
     let repetitions = setting("REPETITIONS", 5);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     println!("one connection, in memory, one thread, {mib} MiB, datagrams of 1,232 bytes");
-    for (name, by_chunk) in [("AsyncRead and AsyncWrite", false), ("read_chunk and write_chunk", true)] {
+    for (name, by_chunk) in [
+        ("AsyncRead and AsyncWrite", false),
+        ("read_chunk and write_chunk", true),
+    ] {
         let mut rates = Vec::new();
         for _ in 0..repetitions {
             let run = runtime.block_on(transfer(mib << 20, by_chunk))?;
@@ -64,7 +69,10 @@ fn main() -> io::Result<()> {
 }
 
 fn setting(name: &str, default: usize) -> usize {
-    env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
 }
 
 struct Run {
