@@ -303,7 +303,9 @@ impl Connection {
         let in_window = |offset: Offset| rcv_nxt <= offset && offset < edge;
         match (len, edge > rcv_nxt) {
             (0, false) => placed.start == rcv_nxt,
-            (0, true) => in_window(placed.start),
+            // Deviation from RFC 9293 §3.10.7.4: the right edge itself too. That is where a peer stands that
+            // has filled our window; while any of what it sent is missing, its ACKs would all be refused.
+            (0, true) => in_window(placed.start) || placed.start == edge,
             (_, false) => false,
             (_, true) => {
                 let last = (placed.start + len).saturating_back(1);

@@ -265,4 +265,17 @@ fn on_a_short_path_an_ack_waits_for_a_quarter_of_the_rtt() {
         test.advance(1);
         test.expect((A, 1_001, 6_002, 0));
     }
+/// A peer that has filled our window stands at its right edge; that some of what it sent is missing must
+/// not make its ACKs unacceptable.
+#[test]
+fn the_ack_of_a_peer_that_filled_the_window_is_taken() {
+    let mut test = ConnectionTest::established(plain());
+    test.write(100);
+    test.expect((A | P, 1_001, 5_001, 100));
+    // Our window is 10,000 bytes; what the peer sent is late.
+    test.inject((A, 15_001, 1_101, 0));
+    test.expect_nothing();
+    assert_eq!(test.connection.stats().flight_size, 0);
+    test.inject((A, 15_002, 1_101, 0));
+    test.expect((A, 1_101, 5_001, 0));
 }
