@@ -194,7 +194,7 @@ impl Connection {
 
     /// Queues a RST for a synchronized peer, the last thing this connection sends (RFC 9293 §3.5.2).
     pub(super) fn reset_peer(&mut self) {
-        let Some(integrity) = self.expected_integrity() else {
+        let Some(integrity) = self.agreed_integrity() else {
             // SYN-SENT: the peer has no connection to reset (RFC 9293 §3.10.5).
             return;
         };

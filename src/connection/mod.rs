@@ -51,7 +51,7 @@ use self::teardown::Ending;
 pub use self::teardown::TimeWaitRecord;
 use self::timers::{Timer, TimerTable};
 use crate::congestion::RateSample;
-use crate::wire::{Integrity, Segment, SeqNumber};
+use crate::wire::{Flags, Integrity, Segment, SeqNumber};
 use crate::{Config, ConnectionError, ConnectionStats, TimeoutCause, Timestamp};
 
 /// What identifies a connection within its endpoint and seeds its numbers; drawn by the endpoint.
@@ -310,9 +310,21 @@ impl Connection {
         self.state
     }
 
-    /// Returns the integrity check that segments without SYN must pass; `None` means either, because
-    /// nothing is agreed yet. Segments with SYN always carry the plain sum.
-    pub fn expected_integrity(&self) -> Option<Integrity> {
+    /// Returns the integrity check that an arriving segment with `flags` must pass; `None` means either.
+    ///
+    /// A segment with SYN always carries the plain sum. While nothing is agreed, others may carry either;
+    /// so may a RST in SYN-RECEIVED, for a peer that does not know of the connection answers our SYN-ACK
+    /// with the check that this one carries.
+    pub fn expected_integrity(&self, flags: Flags) -> Option<Integrity> {
+        if flags.contains(Flags::SYN) {
+            return Some(Integrity::Sum);
+        }
+        let is_refusal = self.state == State::SynReceived && flags.contains(Flags::RST);
+        self.agreed_integrity().filter(|_| !is_refusal)
+    }
+
+    /// The check of all segments without SYN, once both SYNs are known.
+    fn agreed_integrity(&self) -> Option<Integrity> {
         let negotiated = self
             .negotiated
             .or_else(|| self.handshake.as_ref()?.negotiated);

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::config::ConfigBuilder;
-use crate::wire::{Flags, Header, Options, seal};
+use crate::wire::{Header, Options, seal};
 
 const S: Flags = Flags::SYN;
 const A: Flags = Flags::ACK;

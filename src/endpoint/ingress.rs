@@ -128,11 +128,8 @@ impl Endpoint {
     fn deliver(&mut self, now: Timestamp, incoming: &Incoming<'_>, index: usize) -> Option<usize> {
         let segment = incoming.segment;
         let flags = segment.header.flags;
-        let expected = if flags.contains(Flags::SYN) {
-            Some(Integrity::Sum)
-        } else {
-            self.slots.get(index)?.connection.expected_integrity()
-        };
+        let connection = &self.slots.get(index)?.connection;
+        let expected = connection.expected_integrity(flags);
         let is_intact = expected.map_or_else(
             || segment.integrity().is_some(),
             |check| segment.verify(check),

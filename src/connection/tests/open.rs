@@ -165,7 +165,7 @@ fn the_crc_is_used_once_both_syns_offered_it() {
     let mut test = ConnectionTest::connect(config);
     let syn = test.expect((S, 1_000, 0, 0));
     assert_eq!(
-        test.connection.expected_integrity(),
+        test.connection.expected_integrity(A),
         None,
         "either while nothing is agreed"
     );
@@ -177,7 +177,7 @@ fn the_crc_is_used_once_both_syns_offered_it() {
     test.inject_with((S | A, 5_000, 1_001, 0), options);
     test.expect((A, 1_001, 5_001, 0));
     assert_eq!(
-        test.connection.expected_integrity(),
+        test.connection.expected_integrity(A),
         Some(Integrity::Crc32c)
     );
 }

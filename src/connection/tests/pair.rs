@@ -72,11 +72,9 @@ impl Pair {
             let ((_, _), (end, bytes)) = self.wire.pop_first().unwrap();
             let segment = Segment::decode(&bytes).unwrap();
             let end_state = &mut self.ends[end];
-            match end_state.expected_integrity() {
-                Some(check) if !segment.header.flags.contains(S) => {
-                    assert!(segment.verify(check), "{segment:?}");
-                }
-                _ => assert!(segment.integrity().is_some()),
+            match end_state.expected_integrity(segment.header.flags) {
+                Some(check) => assert!(segment.verify(check), "{segment:?}"),
+                None => assert!(segment.integrity().is_some()),
             }
             end_state.handle_segment(self.now, &segment, &bytes);
             self.flush(end);

@@ -349,3 +349,27 @@ fn a_reset_does_not_end_time_wait() {
     assert_eq!(net.endpoint(CLIENT).stats().dropped_time_wait, 1);
     assert_eq!(net.endpoint(CLIENT).stats().dropped_checksum, 0);
 }
+
+/// RFC 9293 figure 8. The reset answers a SYN-ACK, which carries the plain sum, though both SYNs offered
+/// the CRC.
+#[test]
+fn an_old_duplicate_syn_leaves_nothing_behind() {
+    let mut net = Net::new(&Config::default());
+    net.connect(CLIENT, SERVER);
+    net.deliver();
+    let syn = net.take_sent(CLIENT).remove(0);
+    net.endpoint(SERVER).accept(PORT).unwrap();
+    let live = net.endpoint(SERVER).stats().connections;
+    // The same SYN under another port, of which the client knows nothing.
+    let header = Header {
+        src_port: 50_000,
+        ..syn.header()
+    };
+    net.forge(syn.from, SERVER, &header, &[]);
+    assert_eq!(
+        net.take_sent(CLIENT).pop().unwrap().header().flags,
+        Flags::RST
+    );
+    assert_eq!(net.endpoint(SERVER).stats().dropped_checksum, 0);
+    assert_eq!(net.endpoint(SERVER).stats().connections, live);
+}
