@@ -391,7 +391,12 @@ impl Connection {
             self.challenge(now);
             return AckVerdict::Stop;
         };
-        let shift = u32::from(negotiated.snd_window_shift);
+        // RFC 7323 §2.2: the window of a SYN-ACK is never scaled, nor in a simultaneous open.
+        let shift = if header.flags.contains(Flags::SYN) {
+            0
+        } else {
+            u32::from(negotiated.snd_window_shift)
+        };
         let window = u64::from(header.window)
             .checked_shl(shift)
             .unwrap_or(u64::MAX);

@@ -265,6 +265,8 @@ fn on_a_short_path_an_ack_waits_for_a_quarter_of_the_rtt() {
         test.advance(1);
         test.expect((A, 1_001, 6_002, 0));
     }
+}
+
 /// A peer that has filled our window stands at its right edge; that some of what it sent is missing must
 /// not make its ACKs unacceptable.
 #[test]

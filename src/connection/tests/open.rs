@@ -194,3 +194,21 @@ fn finish_while_connecting_sends_data_and_fin_after_the_handshake() {
     test.expect((A | P | F, 1_001, 5_001, 10));
     assert_eq!(test.connection.state(), State::FinWait1);
 }
+
+/// RFC 7323 §2.2.
+#[test]
+fn the_window_of_a_syn_ack_is_not_scaled_in_a_simultaneous_open_either() {
+    let mut test = ConnectionTest::connect(plain().window_scaling(true));
+    test.expect((S, 1_000, 0, 0));
+    let options = Options {
+        mss: Some(1_000),
+        window_scale: Some(7),
+        ..Options::default()
+    };
+    test.inject_with((S, 5_000, 0, 0), options);
+    test.expect((S | A, 1_000, 5_001, 0));
+    test.inject_with((S | A, 5_000, 1_001, 0), options);
+    assert_eq!(test.connection.stats().snd_wnd, 10_000);
+    test.inject((A, 5_001, 1_001, 0));
+    assert_eq!(test.connection.stats().snd_wnd, 10_000 << 7);
+}
