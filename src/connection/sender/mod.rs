@@ -247,8 +247,11 @@ impl Sender {
 
     /// Takes the window of an acceptable segment (RFC 9293 §3.10.7.4) and says whether it changed.
     pub fn update_window(&mut self, seq: Offset, ack: Offset, wnd: u64) -> bool {
+        let was_shut = self.usable() == 0;
         let changed = self.window.update(seq, ack, wnd);
-        if self.usable() > 0 {
+        // A window that is open but too small goes on waiting for the override timeout: were the timer
+        // stopped here, a peer that is heard often would put it off for ever.
+        if was_shut && self.usable() > 0 {
             self.persist.stop();
             if self.probe == Probe::Due {
                 self.probe = Probe::None;

@@ -281,3 +281,25 @@ fn the_ack_of_a_peer_that_filled_the_window_is_taken() {
     test.inject((A, 15_002, 1_101, 0));
     test.expect((A, 1_101, 5_001, 0));
 }
+
+/// RFC 9293 §3.8.6.2.1 (4): a window that stays too small to be worth a segment is used all the same once
+/// the override timeout has passed, however often the peer repeats it.
+#[test]
+fn a_small_window_that_is_repeated_is_used_after_the_override_timeout() {
+    let mut test = ConnectionTest::established(plain());
+    test.peer_window = 400;
+    test.inject((A, 5_001, 1_001, 0));
+    test.write(3_000);
+    test.expect_nothing();
+    for n in 0..2 {
+        test.advance(100);
+        test.inject((A, 5_001 + n * 10, 1_001, 10));
+        test.read(5_001 + n * 10, 10);
+    }
+    test.advance(99);
+    test.sent.retain(|(_, payload)| !payload.is_empty());
+    test.expect_nothing();
+    // 300 ms after the window became too small: the RTO after one sample of 100 ms.
+    test.advance(1);
+    test.expect((A, 1_001, 5_021, 400));
+}
