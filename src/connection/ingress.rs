@@ -301,19 +301,19 @@ impl Connection {
         let edge = rcv_nxt + self.receiver.rcv_wnd();
         let len = placed.len.saturating_add(u64::from(has_syn));
         let in_window = |offset: Offset| rcv_nxt <= offset && offset < edge;
-        match (len, edge > rcv_nxt) {
-            (0, false) => placed.start == rcv_nxt,
-            // Deviation from RFC 9293 §3.10.7.4: the right edge itself too. That is where a peer stands that
-            // has filled our window; while any of what it sent is missing, its ACKs would all be refused.
-            (0, true) => in_window(placed.start) || placed.start == edge,
-            (_, false) => false,
-            (_, true) => {
-                let last = (placed.start + len).saturating_back(1);
-                in_window(placed.start) || in_window(last)
-                    // Wraps around the whole window.
-                    || (placed.start < rcv_nxt && last >= edge)
-            }
+        if len == 0 {
+            // Deviation from RFC 9293 §3.10.7.4: up to the right edge and the FIN behind it, which waits for
+            // no window. There a peer stands that has filled our window; while any of what it sent is
+            // missing, its ACKs would all be refused.
+            return rcv_nxt <= placed.start && placed.start <= edge + 1;
         }
+        let last = (placed.start + len).saturating_back(1);
+        let is_bare_fin = placed.has_fin && len == 1;
+        in_window(placed.start)
+            || in_window(last)
+            // Wraps around the whole window.
+            || (edge > rcv_nxt && placed.start < rcv_nxt && last >= edge)
+            || (is_bare_fin && placed.start == edge)
     }
 
     fn handle_unacceptable(

@@ -147,7 +147,7 @@ impl Pair {
         let end = fin_at.min(edge).min(self.fin.unwrap_or(u64::MAX));
         if fin
             && !self.is_finished
-            && (self.rcv_nxt..edge).contains(&fin_at)
+            && (self.rcv_nxt..=edge).contains(&fin_at)
             && self.fin.is_none_or(|known| fin_at <= known)
         {
             self.fin = Some(fin_at);

@@ -76,7 +76,7 @@ pub struct ReceiverCounters {
 /// - nothing held in the assembler is readable: its first range begins beyond `rcv_nxt`;
 /// - a FIN position, once known, is `rcv_nxt` or later until the FIN is reached, and `rcv_nxt - 1`
 ///   from then on, when nothing is held out of order any more;
-/// - `rcv_nxt` never exceeds the right edge.
+/// - `rcv_nxt` never exceeds the right edge, but for a FIN right behind it.
 #[derive(Debug)]
 pub struct Receiver {
     rcv_nxt: Offset,
@@ -364,7 +364,9 @@ impl Receiver {
     fn accept(&mut self, extent: &Extent) -> Extent {
         let right_edge = self.window.right_edge();
         let mut data_end = extent.data_end.min(right_edge);
-        let mut fin = extent.fin && extent.data_end < right_edge && extent.data_end >= self.rcv_nxt;
+        // A FIN takes no room, so that it may stand right behind a full window.
+        let mut fin =
+            extent.fin && extent.data_end <= right_edge && extent.data_end >= self.rcv_nxt;
         if let Some(known) = self.fin {
             data_end = data_end.min(known);
             // Of several FINs the one that comes first in the stream rules.
@@ -456,7 +458,7 @@ impl Receiver {
         self.assembler.check_invariants(self.rcv_nxt, self.fin);
         self.acks.check_invariants(self.rcv_nxt);
         assert!(
-            self.rcv_nxt <= self.window.right_edge(),
+            self.rcv_nxt <= self.window.right_edge() + u64::from(self.is_finished),
             "rcv_nxt beyond the right edge"
         );
         if self.queue.is_discarding() {

@@ -278,7 +278,7 @@ fn the_ack_of_a_peer_that_filled_the_window_is_taken() {
     test.inject((A, 15_001, 1_101, 0));
     test.expect_nothing();
     assert_eq!(test.connection.stats().flight_size, 0);
-    test.inject((A, 15_002, 1_101, 0));
+    test.inject((A, 15_003, 1_101, 0));
     test.expect((A, 1_101, 5_001, 0));
 }
 

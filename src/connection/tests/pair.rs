@@ -162,3 +162,49 @@ fn every_byte_arrives_both_ways_through_loss() {
         }
     }
 }
+
+/// Both sides fill the other's window to the last byte, close, and read only later.
+#[test]
+fn closing_behind_full_windows_is_quiet() {
+    let config = Config::builder().receive_buffer(8_192).build().unwrap();
+    let mut pair = Pair::new(&config, 1, 0);
+    let data = pattern(0, 8_192);
+    for end in 0..2 {
+        assert_eq!(pair.ends[end].write(pair.now, &data), Ok(8_192));
+        pair.ends[end].finish(pair.now).unwrap();
+        pair.flush(end);
+    }
+    for _ in 0..1_000 {
+        if !pair.step() {
+            break;
+        }
+    }
+    assert!(pair.sent < 100, "{} segments by {:?}", pair.sent, pair.now);
+    for end in 0..2 {
+        assert_eq!(pair.ends[end].finish_status(), Ok(true), "end {end}");
+    }
+}
+
+/// The same with loss: the FIN may be what is missing.
+#[test]
+fn closing_behind_full_windows_gets_through_loss() {
+    let config = Config::builder().receive_buffer(8_192).build().unwrap();
+    for seed in 1..=50 {
+        let mut pair = Pair::new(&config, seed, 30);
+        for end in 0..2 {
+            let data = pattern(0, 8_192);
+            assert_eq!(pair.ends[end].write(pair.now, &data), Ok(8_192));
+            pair.ends[end].finish(pair.now).unwrap();
+            pair.flush(end);
+        }
+        while pair.step() && pair.sent < 1_000 {}
+        assert!(pair.sent < 1_000, "seed {seed}: a storm by {:?}", pair.now);
+        for end in 0..2 {
+            assert_eq!(
+                pair.ends[end].finish_status(),
+                Ok(true),
+                "seed {seed}, end {end}"
+            );
+        }
+    }
+}
