@@ -277,7 +277,7 @@ impl Connection {
         loop {
             let report = self.receiver.next_ack();
             let ack = report.rcv_nxt;
-            let seq = self.sender.snd_nxt();
+            let seq = self.sender.ack_seq();
             let header = self.header(now, seq, Flags::ACK, &report);
             let template = Template::new(&header, self.integrity())?;
             let out = run.next(template.len)?;

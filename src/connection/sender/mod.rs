@@ -143,6 +143,17 @@ impl Sender {
         self.recovery.snd_nxt()
     }
 
+    /// Returns the number that a segment without data carries: SND.NXT.
+    ///
+    /// If the window is closed and what was sent into it, such as the FIN, has not got through, the peer
+    /// would refuse that: RFC 9293 §3.10.7.4 takes nothing but RCV.NXT then, which is our SND.UNA.
+    pub fn ack_seq(&self) -> Offset {
+        if self.window.wnd() == 0 && self.recovery.consecutive_timeouts() > 0 {
+            return self.snd_una();
+        }
+        self.snd_nxt()
+    }
+
     /// Returns the highest acknowledgment number that is not a lie: SND.NXT, or one more while a
     /// zero-window probe is out.
     pub fn max_ackable(&self) -> Offset {

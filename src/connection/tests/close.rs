@@ -277,3 +277,21 @@ fn what_arrived_before_a_reset_can_still_be_read() {
         Err(ReadError::Closed(ConnectionError::Reset))
     );
 }
+
+/// RFC 9293 §3.10.7.4: a peer that holds on to its closed window takes only segments at RCV.NXT, and must
+/// hear our ACKs all the same.
+#[test]
+fn acks_stay_acceptable_to_a_peer_that_refuses_the_fin() {
+    let mut test = ConnectionTest::established(plain());
+    test.peer_window = 0;
+    test.inject((A, 5_001, 1_001, 0));
+    test.finish();
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    test.advance(300);
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    test.inject((A, 5_001, 1_001, 1_000));
+    test.expect((A, 1_001, 6_001, 0));
+    test.peer_window = 10_000;
+    test.inject((A, 6_001, 1_002, 1_000));
+    test.expect((A, 1_002, 7_001, 0));
+}
