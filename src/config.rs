@@ -382,7 +382,7 @@ impl ConfigBuilder {
     }
 
     /// Sets how many challenge ACKs per second and connection are sent, 0 to 1,000,000 (RFC 5961 §7).
-    /// Default: 100.
+    /// Default: 100. Answers to unacceptable segments that take no sequence number count too.
     pub fn challenge_ack_limit(mut self, per_second: u32) -> Self {
         self.config.challenge_ack_limit = per_second;
         self

@@ -175,11 +175,11 @@ impl Connection {
             return;
         }
         if !self.passes_paws(now, header) {
-            bump(&mut self.counters.segments_unacceptable);
-            self.receiver.on_unacceptable();
+            self.counters.segments_unacceptable += 1;
+            self.answer_unacceptable(now, segment.sequence_len() > 0);
             return;
         }
-        let Some((placed, has_syn)) = self.place(segment) else {
+        let Some((placed, has_syn)) = self.place(now, segment) else {
             return;
         };
         if !self.is_acceptable(&placed, has_syn) {
@@ -259,14 +259,14 @@ impl Connection {
 
     /// Widens the sequence number and strips a SYN that belongs to this handshake. `None` means that the
     /// segment is dealt with.
-    fn place(&mut self, segment: &Segment<'_>) -> Option<(Placed, bool)> {
+    fn place(&mut self, now: Timestamp, segment: &Segment<'_>) -> Option<(Placed, bool)> {
         let header = &segment.header;
         let rcv_nxt = self.receiver.rcv_nxt();
         let Some(start) = Offset::widen(header.seq, self.irs, rcv_nxt) else {
             // From before the peer's ISN: an old duplicate.
             bump(&mut self.counters.segments_unacceptable);
             if !header.flags.contains(Flags::RST) {
-                self.receiver.on_unacceptable();
+                self.answer_unacceptable(now, segment.sequence_len() > 0);
             }
             return None;
         };
@@ -355,7 +355,9 @@ impl Connection {
                 datagram,
             );
         } else {
-            self.receiver.on_unacceptable();
+            // A keepalive has no length either, but its sender relies on the answer.
+            let is_keepalive = placed.start + 1 == rcv_nxt;
+            self.answer_unacceptable(now, is_keepalive || segment.sequence_len() > 0);
         }
         // RFC 9293 §3.10.7.4: while the window is closed, valid ACKs are still taken.
         let is_at_closed_window = self.receiver.rcv_wnd() == 0 && placed.start == rcv_nxt;
@@ -516,6 +518,17 @@ impl Connection {
                 self.restart_time_wait(now);
             }
             self.note_last_ack(now);
+        }
+    }
+
+    /// Answers a segment that is not acceptable (RFC 9293 §3.10.7.4). One that takes no sequence number may
+    /// itself be such an answer: two sides that refuse each other's would go on for ever, so that these
+    /// answers are limited like challenge ACKs (RFC 5961 §7).
+    fn answer_unacceptable(&mut self, now: Timestamp, wants_answer: bool) {
+        if wants_answer {
+            self.receiver.on_unacceptable();
+        } else {
+            self.challenge(now);
         }
     }
 

@@ -159,6 +159,24 @@ fn a_segment_without_the_agreed_timestamps_is_dropped_silently() {
     );
 }
 
+/// An answer to an answer would go on for ever between two sides that refuse each other's segments.
+#[test]
+fn answers_to_unacceptable_acks_are_limited_per_second() {
+    let mut test = ConnectionTest::established(plain().challenge_ack_limit(3));
+    for _ in 0..10 {
+        test.inject((A, 4_000, 1_001, 0));
+        test.inject((A, 25_000, 1_001, 0));
+    }
+    for _ in 0..3 {
+        test.expect((A, 1_001, 5_001, 0));
+    }
+    test.expect_nothing();
+    test.inject((A, 5_000, 1_001, 0));
+    test.expect((A, 1_001, 5_001, 0));
+    test.inject((A, 25_000, 1_001, 100));
+    test.expect((A, 1_001, 5_001, 0));
+}
+
 /// RFC 1337 §3.
 #[test]
 fn a_reset_does_not_end_time_wait() {
