@@ -204,9 +204,7 @@ impl Connection {
             bump(&mut self.counters.segments_unacceptable);
             return;
         }
-        self.last_heard = now;
-        self.keepalive_probes = 0;
-        self.sender.on_heard();
+        self.on_heard(now);
         self.renew_ts_recent(now, header, placed.start);
         if let AckVerdict::Stop = self.take_ack(now, segment, &placed) {
             return;
@@ -339,6 +337,12 @@ impl Connection {
             self.restart_time_wait(now);
         }
         let is_old_text = placed.len > 0 && placed.end() <= rcv_nxt;
+        // A keepalive has no length, but its sender relies on the answer.
+        let is_keepalive = placed.start + 1 == rcv_nxt && placed.end() <= rcv_nxt;
+        if (is_old_text || is_keepalive) && self.acceptable_ack(&segment.header).is_some() {
+            // Not what we wait for, but the peer is there.
+            self.on_heard(now);
+        }
         if is_old_text && self.negotiated.is_some() {
             if placed.end() >= self.last_ack_sent {
                 // What was acknowledged last came again, so that ACK was lost. The next one must echo
@@ -355,16 +359,12 @@ impl Connection {
                 datagram,
             );
         } else {
-            // A keepalive has no length either, but its sender relies on the answer.
-            let is_keepalive = placed.start + 1 == rcv_nxt;
             self.answer_unacceptable(now, is_keepalive || segment.sequence_len() > 0);
         }
         // RFC 9293 §3.10.7.4: while the window is closed, valid ACKs are still taken.
         let is_at_closed_window = self.receiver.rcv_wnd() == 0 && placed.start == rcv_nxt;
         if is_at_closed_window && flags.contains(Flags::ACK) && !flags.contains(Flags::SYN) {
-            self.last_heard = now;
-            self.keepalive_probes = 0;
-            self.sender.on_heard();
+            self.on_heard(now);
             let _ = self.take_ack(now, segment, placed);
         }
     }
@@ -384,10 +384,7 @@ impl Connection {
             return AckVerdict::Stop;
         };
         let snd_una = self.sender.snd_una();
-        let ack = Offset::widen(header.ack, self.iss, snd_una);
-        let oldest = snd_una.saturating_back(self.sender.max_snd_wnd());
-        let Some(ack) = ack.filter(|ack| oldest <= *ack && *ack <= self.sender.max_ackable())
-        else {
+        let Some(ack) = self.acceptable_ack(header) else {
             // RFC 5961 §5.2, RFC 9293 §3.10.7.4: of data never sent, or far too old.
             bump(&mut self.counters.segments_unacceptable);
             self.challenge(now);
@@ -441,14 +438,20 @@ impl Connection {
         }
     }
 
-    /// Keeps the delay of ACKs in proportion to the path: a peer whose window is a few segments would
-    /// otherwise wait for the timer longer than for the path. RFC 9293 §3.8.6.3 only bounds it.
-    fn adapt_ack_delay(&mut self) {
-        let most = self.config.ack_delay;
-        if let Some(min_rtt) = self.sender.recovery().rtt().min_rtt() {
-            self.receiver
-                .set_ack_delay(most.min(MIN_ACK_DELAY.max(min_rtt / 4)));
-        }
+    /// Widens the acknowledgment number, if there is one that this connection can have got (RFC 5961 §5.2).
+    fn acceptable_ack(&self, header: &Header) -> Option<Offset> {
+        let snd_una = self.sender.snd_una();
+        let oldest = snd_una.saturating_back(self.sender.max_snd_wnd());
+        Offset::widen(header.ack, self.iss, snd_una)
+            .filter(|_| header.flags.contains(Flags::ACK))
+            .filter(|ack| oldest <= *ack && *ack <= self.sender.max_ackable())
+    }
+
+    /// The peer is there.
+    fn on_heard(&mut self, now: Timestamp) {
+        self.last_heard = now;
+        self.keepalive_probes = 0;
+        self.sender.on_heard();
     }
 
     fn on_fin_acked(&mut self, now: Timestamp) {

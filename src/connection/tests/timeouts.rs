@@ -122,3 +122,22 @@ fn a_keepalive_probe_is_answered() {
     test.inject((A, 5_000, 1_001, 0));
     test.expect((A, 1_001, 5_001, 0));
 }
+
+/// Nothing at all is what it takes: a probe is something.
+#[test]
+fn keepalive_probes_of_the_peer_hold_off_the_idle_timeout() {
+    let limit = Duration::from_secs(30);
+    let mut test = ConnectionTest::established(plain().idle_timeout(Some(limit)));
+    for _ in 0..3 {
+        test.advance(29_999);
+        test.inject((A, 5_000, 1_001, 0));
+        test.expect((A, 1_001, 5_001, 0));
+    }
+    // An acknowledgment that cannot be shows that this is not the peer.
+    test.advance(29_999);
+    test.inject((A, 5_000, 9_001, 0));
+    test.expect((A, 1_001, 5_001, 0));
+    test.advance(1);
+    test.expect_timed_out(TimeoutCause::IdleTimeout(limit));
+    test.sent.clear();
+}
