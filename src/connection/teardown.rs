@@ -115,7 +115,10 @@ impl Connection {
         if self.state == State::Closed {
             return;
         }
-        self.reset_peer();
+        // RFC 9293 §3.10.5: in TIME-WAIT the peer has all it needs, and is not told.
+        if self.state != State::TimeWait {
+            self.reset_peer();
+        }
         self.close_with(ConnectionError::Aborted);
     }
 
@@ -123,6 +126,12 @@ impl Connection {
     /// unless data was left unread or the [`DropPolicy`] asks for RST.
     pub fn release(&mut self, now: Timestamp) {
         if self.state == State::Closed {
+            return;
+        }
+        if self.state == State::TimeWait {
+            // Both sides have finished: nothing is cut, and the wait goes on.
+            self.ending.released_until = Some(now);
+            self.receiver.discard();
             return;
         }
         let is_cut = self.config.drop_policy == DropPolicy::Reset && !self.sender.is_finished();

@@ -295,3 +295,23 @@ fn acks_stay_acceptable_to_a_peer_that_refuses_the_fin() {
     test.inject((A, 6_001, 1_002, 1_000));
     test.expect((A, 1_002, 7_001, 0));
 }
+
+/// RFC 9293 §3.10.5: in TIME-WAIT there is nobody left to reset, and the wait goes on.
+#[test]
+fn dropping_unread_data_in_time_wait_is_silent() {
+    let mut test = ConnectionTest::established(plain());
+    test.inject((A, 5_001, 1_001, 10));
+    test.sent.clear();
+    test.finish();
+    test.expect((A | P | F, 1_001, 5_011, 0));
+    test.inject((A | F, 5_011, 1_002, 0));
+    test.expect((A, 1_002, 5_012, 0));
+    test.release();
+    test.expect_nothing();
+    assert_eq!(test.connection.state(), State::TimeWait);
+    assert!(test.connection.time_wait().is_some());
+    assert_eq!(test.connection.memory(), 0);
+    test.connection.abort(test.now);
+    test.drain();
+    assert!(test.connection.is_drained());
+}
