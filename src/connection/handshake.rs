@@ -128,13 +128,18 @@ impl Handshake {
         }
     }
 
-    /// The SYN or SYN-ACK left: the timer runs anew, doubled per retry (RFC 6298 §5.5, §5.7).
+    /// The SYN or SYN-ACK left: unless the timer runs, it runs anew, doubled per retry (RFC 6298 §5.5, §5.7).
     pub fn on_sent(&mut self, now: Timestamp, config: &Config) {
         self.is_due = false;
         if self.sent_at.is_some() {
             self.was_retransmitted = true;
         } else {
             self.sent_at = Some(now);
+        }
+        if self.deadline.is_some_and(|deadline| deadline > now) {
+            // An answer out of turn. It must not put the timer off, or a peer that keeps asking for it would
+            // keep the handshake alive for ever.
+            return;
         }
         let factor = 1_u32 << self.retries.min(16);
         let rto = config
@@ -149,6 +154,7 @@ impl Handshake {
         self.negotiated = Some(negotiated);
         self.options = None;
         self.is_due = true;
+        self.deadline = None;
         // What the ACK will answer is no longer known.
         self.was_retransmitted = true;
     }

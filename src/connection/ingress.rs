@@ -157,6 +157,10 @@ impl Connection {
             now,
             handshake.recovery_start(now, &self.config, &negotiated),
         );
+        if handshake.is_due {
+            // The SYN-ACK that the peer waits for never left.
+            self.receiver.demand_ack();
+        }
         self.negotiated = Some(negotiated);
         self.adapt_ack_delay();
         self.state.on_established();
@@ -528,7 +532,7 @@ impl Connection {
     /// itself be such an answer: two sides that refuse each other's would go on for ever, so that these
     /// answers are limited like challenge ACKs (RFC 5961 §7).
     fn answer_unacceptable(&mut self, now: Timestamp, wants_answer: bool) {
-        if wants_answer {
+        if wants_answer && self.state != State::SynReceived {
             self.receiver.on_unacceptable();
         } else {
             self.challenge(now);
@@ -538,8 +542,12 @@ impl Connection {
     /// Answers with a challenge ACK, within the limit of RFC 5961 §7.
     fn challenge(&mut self, now: Timestamp) {
         if self.challenge_acks.admits(now) {
-            bump(&mut self.counters.challenge_acks);
-            self.receiver.demand_ack();
+            self.counters.challenge_acks += 1;
+            match &mut self.handshake {
+                // SYN-RECEIVED: the SYN-ACK again.
+                Some(handshake) => handshake.is_due = true,
+                None => self.receiver.demand_ack(),
+            }
         }
     }
 

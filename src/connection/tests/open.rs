@@ -212,3 +212,46 @@ fn the_window_of_a_syn_ack_is_not_scaled_in_a_simultaneous_open_either() {
     test.inject((A, 5_001, 1_001, 0));
     assert_eq!(test.connection.stats().snd_wnd, 10_000 << 7);
 }
+
+/// RFC 9293 §3.10.7.4, first: a peer that has started over learns from the answer that we have not.
+#[test]
+fn a_segment_that_does_not_belong_is_answered_in_syn_received() {
+    let mut test = ConnectionTest::accept(plain());
+    let first = test.expect((S | A, 1_000, 5_001, 0));
+    test.inject((S, 7_000, 0, 0));
+    assert_eq!(test.expect((S | A, 1_000, 5_001, 0)), first);
+    test.inject((A, 25_000, 1_001, 0));
+    test.expect((S | A, 1_000, 5_001, 0));
+    test.inject((A, 5_001, 1_001, 0));
+    test.expect_nothing();
+    assert_eq!(test.connection.state(), State::Established);
+}
+
+/// Both SYNs of a simultaneous open and the peer's SYN-ACK are handled before anything leaves.
+#[test]
+fn a_simultaneous_open_that_arrives_in_one_batch_is_acknowledged() {
+    let mut test = ConnectionTest::connect(plain());
+    test.expect((S, 1_000, 0, 0));
+    for (flags, ack) in [(S, 0), (S | A, 1_001)] {
+        let header = segment(flags, 5_000, ack, 10_000, Options::default());
+        let bytes = encode(&header, &[], Integrity::Sum);
+        let segment = Segment::decode(&bytes).unwrap();
+        test.connection.handle_segment(test.now, &segment, &bytes);
+    }
+    test.drain();
+    assert_eq!(test.connection.state(), State::Established);
+    test.expect((A, 1_001, 5_001, 0));
+}
+
+#[test]
+fn repeated_syns_do_not_keep_a_handshake_alive() {
+    let mut test = ConnectionTest::accept(plain().syn_retries(1));
+    // 1 s, doubled once: 3 s in all, however often the peer repeats its SYN.
+    for _ in 0..6 {
+        assert_eq!(test.connection.state(), State::SynReceived);
+        test.advance(500);
+        test.inject((S, 5_000, 0, 0));
+    }
+    test.expect_timed_out(TimeoutCause::SynRetries { retries: 1 });
+    test.sent.clear();
+}
