@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | connect | [`Connection::connect`]; the SYN comes out of `poll_transmit` |
 //! | listen and accept | hold no connection until a SYN arrives, then [`Connection::accept`] with it |
-//! | inject a segment | build it with [`wire::Header::encode`] and [`wire::seal`], then [`wire::Segment::decode`], [`wire::Segment::verify`] (segments with SYN: the plain sum; others: [`Connection::expected_integrity`]) and [`Connection::handle_segment`] |
+//! | inject a segment | build it with [`wire::Header::encode`] and [`wire::seal`], then [`wire::Segment::decode`], [`wire::Segment::verify`] (what [`Connection::expected_integrity`] says; `None`: either) and [`Connection::handle_segment`] |
 //! | take outbound segments with their times | [`Connection::poll_transmit`] until `None`, after every input; a segment leaves at the `now` that is passed in; `max_segments` 1 gives them one by one |
 //! | let a timer fire | [`Connection::poll_timeout`] says when, [`Connection::handle_timeout`] does it |
 //! | read, peek, write | [`Connection::read`], [`Connection::peek`], [`Connection::write`]; `Blocked` is not an error but an invitation to wait for an event |

@@ -179,7 +179,7 @@ impl Connection {
             return;
         }
         if !self.passes_paws(now, header) {
-            self.counters.segments_unacceptable += 1;
+            bump(&mut self.counters.segments_unacceptable);
             self.answer_unacceptable(now, segment.sequence_len() > 0);
             return;
         }
@@ -458,6 +458,16 @@ impl Connection {
         self.sender.on_heard();
     }
 
+    /// Keeps the delay of ACKs in proportion to the path: a peer whose window is a few segments would
+    /// otherwise wait for the timer longer than for the path. RFC 9293 §3.8.6.3 only bounds it.
+    fn adapt_ack_delay(&mut self) {
+        let most = self.config.ack_delay;
+        if let Some(min_rtt) = self.sender.recovery().rtt().min_rtt() {
+            let delay = MIN_ACK_DELAY.max(min_rtt / 4);
+            self.receiver.set_ack_delay(most.min(delay));
+        }
+    }
+
     fn on_fin_acked(&mut self, now: Timestamp) {
         self.state.on_fin_acked();
         self.events.push(Event::Finished);
@@ -542,7 +552,7 @@ impl Connection {
     /// Answers with a challenge ACK, within the limit of RFC 5961 §7.
     fn challenge(&mut self, now: Timestamp) {
         if self.challenge_acks.admits(now) {
-            self.counters.challenge_acks += 1;
+            bump(&mut self.counters.challenge_acks);
             match &mut self.handshake {
                 // SYN-RECEIVED: the SYN-ACK again.
                 Some(handshake) => handshake.is_due = true,

@@ -21,7 +21,7 @@ use crate::sim::application::{Application, Plan};
 use crate::sim::network::{Activity, Node, Outgoing};
 use crate::sim::rng::Rng;
 use crate::timestamp::Timestamp;
-use crate::wire::{Flags, Integrity, Segment};
+use crate::wire::{Flags, Segment};
 
 /// One connection without an endpoint around it: no demultiplexing, no RST for strays.
 #[derive(Debug)]
@@ -78,18 +78,14 @@ impl ConnectionNode {
         let Ok(segment) = Segment::decode(datagram) else {
             return;
         };
-        let expected = self
-            .connection
-            .as_ref()
-            .and_then(Connection::expected_integrity);
         let flags = segment.header.flags;
-        let is_intact = if flags.contains(Flags::SYN) {
-            segment.verify(Integrity::Sum)
-        } else {
-            match expected {
-                Some(integrity) => segment.verify(integrity),
-                None => segment.integrity().is_some(),
-            }
+        let expected = match &self.connection {
+            Some(connection) => connection.expected_integrity(flags),
+            None => None,
+        };
+        let is_intact = match expected {
+            Some(integrity) => segment.verify(integrity),
+            None => segment.integrity().is_some(),
         };
         if !is_intact {
             return;
