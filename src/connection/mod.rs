@@ -305,6 +305,11 @@ impl Connection {
         self.remote_port
     }
 
+    /// Returns our initial sequence number.
+    pub fn iss(&self) -> SeqNumber {
+        self.iss
+    }
+
     /// Returns the state.
     pub fn state(&self) -> State {
         self.state

@@ -101,7 +101,18 @@ impl Endpoint {
             key,
         };
         if let Some(index) = self.demux.get(&key) {
-            return self.deliver(now, &incoming, index);
+            match self.judge_half_open(now, &incoming, index) {
+                HalfOpenVerdict::Deliver => return self.deliver(now, &incoming, index),
+                HalfOpenVerdict::Ignore => {
+                    self.show(now, &incoming);
+                    self.stats.dropped_no_connection += 1;
+                    return None;
+                }
+                HalfOpenVerdict::Replace => {
+                    self.abandon(index);
+                    self.remove(index);
+                }
+            }
         }
         self.time_wait.expire(now);
         if let Some(verdict) = self.time_wait.judge(now, &key, &segment) {
@@ -122,6 +133,39 @@ impl Endpoint {
         }
         self.refuse(now, &incoming, integrity);
         None
+    }
+
+    /// Looks for an answer to a cookie among the segments for a half-open connection: the SYN came again
+    /// once there was room and was answered with another number, but the peer knows only the first one.
+    fn judge_half_open(
+        &self,
+        now: Timestamp,
+        incoming: &Incoming<'_>,
+        index: usize,
+    ) -> HalfOpenVerdict {
+        let header = &incoming.segment.header;
+        let is_other_ack = self.slots.get(index).is_some_and(|slot| {
+            matches!(slot.handle, Handle::HalfOpen(_))
+                && slot.connection.state() == State::SynReceived
+                && header.flags.contains(Flags::ACK)
+                && !header.flags.intersects(Flags::SYN | Flags::RST)
+                && header.ack != slot.connection.iss() + 1
+        });
+        let is_other_ack = is_other_ack && incoming.segment.integrity().is_some();
+        let listener = self.listeners.get(&incoming.key.local_port);
+        let Some(listener) = listener.filter(|l| is_other_ack && l.expects_cookies(now)) else {
+            return HalfOpenVerdict::Deliver;
+        };
+        let is_cookie = self
+            .taste(now, &incoming.opening(listener), incoming.segment)
+            .is_some_and(|(_, negotiated)| incoming.segment.verify(negotiated.integrity()));
+        if is_cookie {
+            HalfOpenVerdict::Replace
+        } else {
+            // Deviation from RFC 9293 §3.10.7.4: no reset while cookies are under way, because it may be
+            // later data of such a peer.
+            HalfOpenVerdict::Ignore
+        }
     }
 
     /// Hands a segment to the connection that it belongs to.
@@ -281,6 +325,16 @@ impl Endpoint {
             );
         }
     }
+}
+
+/// What to do with a segment whose key is that of a connection.
+enum HalfOpenVerdict {
+    /// Hand it to the connection.
+    Deliver,
+    /// Drop it.
+    Ignore,
+    /// It proves a cookie, whose connection takes the half-open one's place.
+    Replace,
 }
 
 /// One datagram that holds a segment.

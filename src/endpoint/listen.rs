@@ -14,10 +14,10 @@ use super::slot::{ConnectionId, Handle, Origin};
 use super::stateless::{AddressBudget, Answer};
 use super::{Endpoint, EndpointEvent, Opening};
 use crate::config::Config;
-use crate::connection::{Connection, OpenParams};
+use crate::connection::{Connection, Negotiated, OpenParams};
 use crate::error::EndpointError;
 use crate::timestamp::Timestamp;
-use crate::wire::{Integrity, Segment};
+use crate::wire::{Integrity, Segment, SeqNumber};
 
 /// One virtual port that is listened on.
 ///
@@ -173,12 +173,7 @@ impl Endpoint {
         opening: Opening,
         segment: &Segment<'_>,
     ) -> Option<usize> {
-        let oven = Oven {
-            secrets: &self.secrets,
-            config: &opening.config,
-            key: &opening.key,
-        };
-        let Some((iss, negotiated)) = oven.redeem(now, segment) else {
+        let Some((iss, negotiated)) = self.taste(now, &opening, segment) else {
             self.stats.dropped_no_connection += 1;
             return None;
         };
@@ -202,6 +197,21 @@ impl Endpoint {
         let handle = Handle::HalfOpen(AddressBudget::default());
         self.stats.syn_cookies_accepted += 1;
         Some(self.install(opening, connection, Origin::Listener, handle))
+    }
+
+    /// Returns what a cookie says that `ack` acknowledges, if it does.
+    pub(super) fn taste(
+        &self,
+        now: Timestamp,
+        opening: &Opening,
+        ack: &Segment<'_>,
+    ) -> Option<(SeqNumber, Negotiated)> {
+        let oven = Oven {
+            secrets: &self.secrets,
+            config: &opening.config,
+            key: &opening.key,
+        };
+        oven.redeem(now, ack)
     }
 
     /// Moves a connection whose handshake is done into its listener's accept queue.

@@ -88,6 +88,43 @@ fn a_valid_cookie_waits_until_the_accept_queue_has_room() {
 }
 
 #[test]
+fn a_cookie_counts_although_the_syn_came_again_and_found_room() {
+    for timestamps in [true, false] {
+        let client_config = Config::builder().timestamps(timestamps).build().unwrap();
+        let mut net = Net::with_configs(&[client_config, small_backlog()]);
+        net.connect(CLIENT, SERVER);
+        net.connect(CLIENT, SERVER);
+        net.deliver();
+        net.take_sent(CLIENT);
+        net.drop_if =
+            |flight| flight.from == address(CLIENT) && !flight.header().flags.contains(Flags::SYN);
+        let client = net.connect(CLIENT, SERVER);
+        net.write(CLIENT, client, b"here");
+        net.deliver();
+        assert_eq!(net.endpoint(SERVER).stats().syn_cookies_sent, 1);
+        let syn = net.take_sent(CLIENT).swap_remove(0);
+        while net.endpoint(SERVER).accept(PORT).is_some() {}
+
+        // The late copy of the SYN is answered with a number of its own, and that with an ACK of the first
+        // one, behind data that is lost.
+        net.drop_if = |_| false;
+        net.inject(&syn);
+        net.deliver();
+        assert_eq!(net.endpoint(SERVER).accept(PORT), None);
+        net.advance(Duration::from_secs(5));
+        let accepted = net.endpoint(SERVER).accept(PORT);
+        let (server, _) = accepted.expect("the cookie's connection");
+        net.expect_read(SERVER, server, b"here");
+        net.write(SERVER, server, b"found");
+        net.deliver();
+        net.expect_read(CLIENT, client, b"found");
+        let stats = net.endpoint(SERVER).stats();
+        assert_eq!((stats.syn_cookies_accepted, stats.resets_sent), (1, 0));
+        assert_eq!(stats.connections, 3);
+    }
+}
+
+#[test]
 fn long_after_a_flood_no_cookie_is_believed() {
     let mut net = Net::with_configs(&[Config::default(), small_backlog()]);
     flood(&mut net, 2);
