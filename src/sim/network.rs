@@ -33,6 +33,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(7 * 86_400);
 const BURST_LIMIT: u32 = 100_000;
 /// What a node is given to write its segments to.
 const SEND_BUFFER: usize = 65_536;
+
 /// A sans-IO participant with the applications on top of it.
 pub trait Node: fmt::Debug {
     /// Takes in datagrams of `stride` bytes, the last may be shorter, that arrived together.

@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Report, describe_seed, run_seed, run_seed_traced};
 use crate::sim::network::Trace;
 
-/// Seeds that once failed, each with what it showed. What a seed means changes with the code that
-/// draws from it; these stay as what they are, more seeds.
-const KEPT: &[u64] = &[];
+/// Seeds that once failed. What a seed means changes with the code that draws from it; then these stay
+/// what they are, more seeds.
+const KEPT: &[u64] = &[
+    // The peer's ACK of a cookie met a half-open connection that a copy of its SYN had made.
+    5_964, 23_630, 34_403,
+];
 
 fn env(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
