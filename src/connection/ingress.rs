@@ -408,6 +408,7 @@ impl Connection {
             if negotiated.sack {
                 self.widen_sack(&header.options.sack_blocks, &mut blocks);
             }
+            self.sender.on_answer(now);
             // RFC 5681 §2: (a) data outstanding, (b) no text, (c) no SYN or FIN, (d) the same
             // acknowledgment, (e) the same window.
             let is_duplicate = ack == snd_una

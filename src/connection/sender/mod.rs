@@ -78,6 +78,9 @@ pub struct Sender {
     writer_waits: bool,
     /// Whether the peer was heard since the retransmission timer last fired.
     heard_since_timeout: bool,
+    /// Silence before does not count for the user timeout: the peer's window was closed, and it had
+    /// answered.
+    excused_until: Timestamp,
     zero_window_probes: u64,
 }
 
@@ -108,6 +111,7 @@ impl Sender {
             blocked: Blocked::No,
             writer_waits: false,
             heard_since_timeout: false,
+            excused_until: Timestamp::ZERO,
             zero_window_probes: 0,
         }
     }
@@ -289,6 +293,9 @@ impl Sender {
 
     /// The retransmission timer fired.
     pub fn on_rto(&mut self, now: Timestamp) {
+        if self.window.wnd() == 0 && self.heard_since_timeout {
+            self.excused_until = now;
+        }
         self.heard_since_timeout = false;
         self.recovery.on_rto(now);
     }
@@ -308,14 +315,28 @@ impl Sender {
         self.persist.deadline()
     }
 
+    /// An acceptable acknowledgment arrived, whose window was not taken yet.
+    pub fn on_answer(&mut self, now: Timestamp) {
+        if self.window.wnd() == 0 {
+            self.excused_until = now;
+        }
+    }
+
     /// Returns the number of zero-window probes that the peer left unanswered in a row.
     pub fn unanswered_probes(&self) -> u32 {
         self.persist.unanswered()
     }
 
     /// Returns since when sent data or probes have been unanswered, for the user timeout.
+    ///
+    /// A peer that refuses what was sent, such as the FIN, because its window is closed has answered it
+    /// (RFC 9293 §3.8.6.1).
     pub fn unanswered_since(&self) -> Option<Timestamp> {
+        let is_excused = self.window.wnd() == 0 && self.heard_since_timeout;
         let data = self.recovery.oldest_unacked_since();
+        let data = data
+            .filter(|_| !is_excused)
+            .map(|since| since.max(self.excused_until));
         let probes = self.persist.silent_since();
         [data, probes].into_iter().flatten().min()
     }

@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap()
+}
+
 #[test]
 fn data_is_retransmitted_with_doubled_timeouts_and_then_given_up() {
     let mut test = ConnectionTest::established(plain().data_retries(4).user_timeout(None));
@@ -68,6 +72,58 @@ fn an_unanswered_zero_window_ends_with_the_user_timeout() {
     test.inject((A, 5_001, 1_001, 0));
     test.write(100);
     test.advance(300 + 5_000);
+    test.expect_timed_out(TimeoutCause::UserTimeout(limit));
+    test.sent.clear();
+}
+
+/// RFC 9293 §3.8.6.1: a peer that goes on acknowledging while its window is closed is not given up, here
+/// for a FIN that it refuses. The RTO backs off to more than the limit meanwhile.
+#[test]
+fn a_fin_at_a_closed_window_is_no_silence_while_the_peer_answers() {
+    let limit = Duration::from_secs(5);
+    let mut test = ConnectionTest::established(
+        plain()
+            .user_timeout(Some(limit))
+            .max_rto(Duration::from_secs(20)),
+    );
+    test.peer_window = 0;
+    test.inject((A, 5_001, 1_001, 0));
+    test.finish();
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    for _ in 0..40 {
+        test.inject((A, 5_001, 1_001, 0));
+        let due = test.connection.poll_timeout().unwrap();
+        test.advance(millis(due.saturating_since(test.now)));
+        test.expect((A | P | F, 1_001, 5_001, 0));
+    }
+    assert_eq!(test.connection.state(), State::FinWait1);
+    test.inject((A, 5_001, 1_001, 0));
+    // The last retransmission, 20 s later, finds nobody.
+    test.advance(20_000);
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    test.advance(4_999);
+    assert_eq!(test.connection.state(), State::FinWait1);
+    test.advance(1);
+    test.expect_timed_out(TimeoutCause::UserTimeout(limit));
+    test.sent.clear();
+}
+
+/// A window that opens does not turn the wait before into silence.
+#[test]
+fn the_user_timeout_begins_when_a_closed_window_opens() {
+    let limit = Duration::from_secs(5);
+    let mut test = ConnectionTest::established(plain().user_timeout(Some(limit)));
+    test.peer_window = 0;
+    test.inject((A, 5_001, 1_001, 0));
+    test.finish();
+    test.expect((A | P | F, 1_001, 5_001, 0));
+    test.advance(4_000);
+    test.sent.clear();
+    test.peer_window = 10_000;
+    test.inject((A, 5_001, 1_001, 0));
+    test.advance(4_999);
+    assert_eq!(test.connection.state(), State::FinWait1);
+    test.advance(1);
     test.expect_timed_out(TimeoutCause::UserTimeout(limit));
     test.sent.clear();
 }
