@@ -149,6 +149,9 @@ pub enum EndpointError {
     /// Every virtual port towards this peer is taken.
     #[error("no free virtual port towards {0}")]
     PortsExhausted(std::net::SocketAddr),
+    /// The virtual port is none: 0.
+    #[error("virtual port {0} cannot be listened on")]
+    InvalidPort(u16),
     /// The virtual port is already listened on or used.
     #[error("virtual port {0} is in use")]
     PortInUse(u16),
@@ -167,7 +170,7 @@ impl EndpointError {
     /// Returns the [`io::ErrorKind`] under which this error is reported.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
-            Self::InvalidAddress(..) => io::ErrorKind::InvalidInput,
+            Self::InvalidAddress(..) | Self::InvalidPort(_) => io::ErrorKind::InvalidInput,
             Self::PortsExhausted(_) | Self::PortInUse(_) => io::ErrorKind::AddrInUse,
             Self::TooManyConnections(_) | Self::MemoryExhausted(_) => io::ErrorKind::QuotaExceeded,
             Self::Closed => io::ErrorKind::ConnectionAborted,

@@ -81,12 +81,16 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`EndpointError::PortInUse`] if the port is listened on already or 0, [`EndpointError::Closed`].
+    /// [`EndpointError::PortInUse`] if the port is listened on already, [`EndpointError::InvalidPort`] if it
+    /// is 0, [`EndpointError::Closed`].
     pub fn listen(&mut self, port: u16, config: Option<Config>) -> Result<(), EndpointError> {
         if self.is_closed {
             return Err(EndpointError::Closed);
         }
-        if port == 0 || self.listeners.contains_key(&port) {
+        if port == 0 {
+            return Err(EndpointError::InvalidPort(port));
+        }
+        if self.listeners.contains_key(&port) {
             return Err(EndpointError::PortInUse(port));
         }
         let config = self.config_or(config);

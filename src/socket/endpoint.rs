@@ -187,7 +187,8 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`AddrInUse`](io::ErrorKind::AddrInUse) if the port is listened on already.
+    /// [`AddrInUse`](io::ErrorKind::AddrInUse) if the port is listened on already,
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for port 0.
     pub fn listen(&self, port: u16) -> io::Result<ReliableUdpListener> {
         self.listen_with(port, &self.config)
     }

@@ -285,7 +285,7 @@ fn a_port_is_listened_on_once() {
     );
     assert_eq!(
         net.endpoint(SERVER).listen(0, None),
-        Err(EndpointError::PortInUse(0))
+        Err(EndpointError::InvalidPort(0))
     );
     net.endpoint(SERVER).unlisten(now, PORT);
     net.endpoint(SERVER).unlisten(now, PORT);
