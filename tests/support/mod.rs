@@ -8,12 +8,15 @@
     reason = "test code, outside the test functions"
 )]
 
+pub mod relay;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use reliable_udp::{
     Config, DatagramTransport, Endpoint, RecvBuffer, RecvMeta, ReliableUdpListener,
@@ -50,6 +53,22 @@ pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect()
 }
 
+/// Turns until something has happened.
+#[track_caller]
+pub fn until(happened: impl Fn() -> bool) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let turn = async {
+            while !happened() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let limit = Duration::from_secs(60);
+        let outcome = tokio::time::timeout(limit, turn).await;
+        assert!(outcome.is_ok(), "not within {limit:?}: {caller}");
+    }
+}
+
 /// The typed reason inside an error.
 #[track_caller]
 pub fn reason(error: &io::Error) -> reliable_udp::ConnectionError {
@@ -79,11 +98,16 @@ pub struct Memory {
     turns: AtomicUsize,
     /// Datagrams sent.
     sent: AtomicUsize,
+    /// The latest of them.
+    latest: Mutex<Vec<u8>>,
+    /// Datagrams sent to others than the peer, all lost.
+    strays: Mutex<Vec<(SocketAddr, Vec<u8>)>>,
 }
 
 #[derive(Debug, Default)]
 struct Inbox {
-    datagrams: Mutex<VecDeque<Vec<u8>>>,
+    /// With their senders.
+    datagrams: Mutex<VecDeque<(SocketAddr, Vec<u8>)>>,
     receiver: Mutex<Option<Waker>>,
 }
 
@@ -105,6 +129,8 @@ impl Memory {
                 failures: AtomicUsize::new(0),
                 turns: AtomicUsize::new(0),
                 sent: AtomicUsize::new(0),
+                latest: Mutex::default(),
+                strays: Mutex::default(),
             })
         };
         (
@@ -147,6 +173,30 @@ impl Memory {
         self.sent.load(Ordering::SeqCst)
     }
 
+    /// The address of the other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The datagram sent last.
+    pub fn latest(&self) -> Vec<u8> {
+        self.latest.lock().unwrap().clone()
+    }
+
+    /// Takes what was sent to others than the peer.
+    pub fn take_strays(&self) -> Vec<(SocketAddr, Vec<u8>)> {
+        std::mem::take(&mut self.strays.lock().unwrap())
+    }
+
+    /// Lets a datagram arrive at this end that the other one has not sent.
+    pub fn inject(&self, remote: SocketAddr, datagram: &[u8]) {
+        let entry = (remote, datagram.to_vec());
+        self.inbox.datagrams.lock().unwrap().push_back(entry);
+        if let Some(waker) = self.inbox.receiver.lock().unwrap().take() {
+            waker.wake();
+        }
+    }
+
     pub fn failures_left(&self) -> usize {
         self.failures.load(Ordering::SeqCst)
     }
@@ -159,20 +209,22 @@ impl DatagramTransport for Memory {
         if hesitates || self.is_full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        assert_eq!(transmit.remote, self.peer);
         let bytes: Vec<u8> = transmit
             .contents
             .iter()
             .flat_map(|slice| slice.to_vec())
             .collect();
         for datagram in bytes.chunks(transmit.segment_size.unwrap_or(bytes.len())) {
+            if transmit.remote != self.peer {
+                let stray = (transmit.remote, datagram.to_vec());
+                self.strays.lock().unwrap().push(stray);
+                continue;
+            }
             self.sent.fetch_add(1, Ordering::SeqCst);
+            *self.latest.lock().unwrap() = datagram.to_vec();
             if !self.is_cut.load(Ordering::SeqCst) {
-                self.outbox
-                    .datagrams
-                    .lock()
-                    .unwrap()
-                    .push_back(datagram.to_vec());
+                let entry = (self.local, datagram.to_vec());
+                self.outbox.datagrams.lock().unwrap().push_back(entry);
             }
         }
         if let Some(waker) = self.outbox.receiver.lock().unwrap().take() {
@@ -209,11 +261,11 @@ impl DatagramTransport for Memory {
         let mut datagrams = self.inbox.datagrams.lock().unwrap();
         let mut count = 0;
         for buffer in buffers {
-            let Some(datagram) = datagrams.pop_front() else {
+            let Some((remote, datagram)) = datagrams.pop_front() else {
                 break;
             };
             buffer.storage_mut()[..datagram.len()].copy_from_slice(&datagram);
-            buffer.fill(RecvMeta::new(self.peer, datagram.len()));
+            buffer.fill(RecvMeta::new(remote, datagram.len()));
             count += 1;
         }
         if count == 0 {
@@ -232,6 +284,9 @@ impl DatagramTransport for Memory {
 pub struct MemoryPair {
     pub client: ReliableUdpSocket,
     pub server: ReliableUdpSocket,
+    pub client_endpoint: Endpoint,
+    /// It listens on port 1 no longer.
+    pub server_endpoint: Endpoint,
     pub client_line: Arc<Memory>,
     pub server_line: Arc<Memory>,
 }
@@ -247,6 +302,8 @@ impl MemoryPair {
         Self {
             client: client.unwrap(),
             server: accepted.unwrap().0,
+            client_endpoint: connecting,
+            server_endpoint: accepting,
             client_line,
             server_line,
         }
