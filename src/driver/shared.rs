@@ -9,10 +9,12 @@
 //!   for one and sends it before asking for the next.
 //! - Whoever changed the core and called [`Shared::transmit`] may rely on somebody draining it: either
 //!   this task, or the present holder of the transmitter, who looks at `more` again after letting go.
+//! - A driver that finds the transmitter taken is woken if its holder leaves anything to it, even if the
+//!   holder only looked and found the transport full.
 //! - The driver's sleep is never later than the core's earliest deadline, or the driver has been woken.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll};
 
@@ -34,6 +36,8 @@ pub(crate) struct Shared {
     transmitter: Mutex<Transmitter>,
     /// Whether the core may have something to send that nobody has asked it for yet.
     more: AtomicBool,
+    /// Whether the driver found the transmitter taken.
+    is_driver_turned_away: AtomicBool,
     transport: Arc<dyn DatagramTransport>,
     clock: Clock,
     /// Sockets, listeners and endpoint handles; the driver ends after the last one.
@@ -79,6 +83,7 @@ impl Shared {
             core: Mutex::new(Core::new(endpoint)),
             transmitter: Mutex::new(transmitter),
             more: AtomicBool::new(false),
+            is_driver_turned_away: AtomicBool::new(false),
             transport,
             clock,
             handles: AtomicUsize::new(0),
@@ -128,19 +133,39 @@ impl Shared {
 
     fn send(&self, mut cx: Option<&mut Context<'_>>) -> Sending {
         let mut wakeups = Wakeups::default();
+        let is_driver = cx.is_some();
         self.more.store(true, Ordering::SeqCst);
+        if is_driver {
+            self.is_driver_turned_away.store(true, Ordering::SeqCst);
+        }
+        let mut sends_left = SENDS_PER_TURN;
         let outcome = loop {
+            // Both flags are set before the lock is tried, and read after it was let go.
+            fence(Ordering::SeqCst);
             let mut transmitter = match self.transmitter.try_lock() {
                 Ok(transmitter) => transmitter,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => break Sending::Elsewhere,
             };
-            let outcome = self.drain(&mut transmitter, cx.as_deref_mut(), &mut wakeups);
+            if is_driver {
+                self.is_driver_turned_away.store(false, Ordering::SeqCst);
+            }
+            let outcome = self.drain(
+                &mut transmitter,
+                cx.as_deref_mut(),
+                &mut sends_left,
+                &mut wakeups,
+            );
             drop(transmitter);
+            fence(Ordering::SeqCst);
             self.take_unreachable(&mut wakeups);
-            // Somebody may have found the transmitter taken in the meantime.
-            if outcome != Sending::Done || !self.more.load(Ordering::SeqCst) {
-                break outcome;
+            match outcome {
+                // Somebody may have found the transmitter taken in the meantime.
+                Sending::Done if self.more.load(Ordering::SeqCst) => {}
+                Sending::Elsewhere if self.is_driver_turned_away.load(Ordering::SeqCst) => {
+                    break Sending::Blocked;
+                }
+                _ => break outcome,
             }
         };
         wakeups.run();
@@ -151,13 +176,15 @@ impl Shared {
         &self,
         transmitter: &mut Transmitter,
         mut cx: Option<&mut Context<'_>>,
+        sends_left: &mut usize,
         wakeups: &mut Wakeups,
     ) -> Sending {
         if transmitter.is_blocked && cx.is_none() {
             // The driver waits for room and goes on from there.
             return Sending::Elsewhere;
         }
-        for _ in 0..SENDS_PER_TURN {
+        while *sends_left > 0 {
+            *sends_left -= 1;
             let departure = if let Some(departure) = transmitter.pending.take() {
                 departure
             } else {
@@ -345,5 +372,113 @@ impl Drop for Handle {
         if self.shared.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.shared.wake_driver();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    use super::*;
+    use crate::Config;
+    use crate::driver::{RecvBuffer, draw_secrets};
+    use crate::endpoint::EndpointLocal;
+
+    /// Takes nothing from those who cannot wait, and everything from the one who can while there is room.
+    #[derive(Debug, Default)]
+    struct Narrow {
+        has_room: AtomicBool,
+        sent: AtomicUsize,
+    }
+
+    impl DatagramTransport for Narrow {
+        fn try_send(&self, _: &Transmit<'_>) -> io::Result<()> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn poll_send(&self, _: &mut Context<'_>, _: &Transmit<'_>) -> Poll<io::Result<()>> {
+            if self.has_room.load(Ordering::SeqCst) {
+                self.sent.fetch_add(1, Ordering::SeqCst);
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            }
+        }
+
+        fn poll_recv(&self, _: &mut Context<'_>, _: &mut [RecvBuffer]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(SocketAddr::from(([10, 0, 0, 1], 1)))
+        }
+    }
+
+    #[derive(Debug, Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn shared(transport: &Arc<Narrow>) -> Arc<Shared> {
+        let local = EndpointLocal {
+            addr: transport.local_addr().unwrap(),
+        };
+        let clock = Clock::start();
+        let secrets = draw_secrets().unwrap();
+        let endpoint = Endpoint::new(clock.now(), Config::default(), secrets, local);
+        Shared::new(endpoint, Arc::<Narrow>::clone(transport), clock)
+    }
+
+    #[test]
+    fn a_driver_that_finds_the_transmitter_taken_is_woken_afterwards() {
+        let transport = Arc::<Narrow>::default();
+        let shared = shared(&transport);
+        let woken = Arc::<Flag>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        shared.update(|core, _, wakeups| core.on_driver_awake(cx.waker(), wakeups));
+        let peer = SocketAddr::from(([10, 0, 0, 2], 2));
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // An application whose writes find the transport full.
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    shared.transmit();
+                }
+            });
+            for round in 1..=5_000 {
+                transport.has_room.store(false, Ordering::SeqCst);
+                let id = shared.enter(|core, now, _| {
+                    let id = core.endpoint.connect(now, peer, 1, None).unwrap();
+                    core.adopt(id);
+                    id
+                });
+                // The SYN waits for the driver, and the driver for room.
+                while shared.poll_transmit(&mut cx) == Sending::Elsewhere {}
+                // The transport has room and wakes the driver, once.
+                transport.has_room.store(true, Ordering::SeqCst);
+                woken.0.store(false, Ordering::SeqCst);
+                let began = Clock::start();
+                while shared.poll_transmit(&mut cx) == Sending::Elsewhere
+                    && transport.sent.load(Ordering::SeqCst) < round
+                {
+                    while !woken.0.swap(false, Ordering::SeqCst) {
+                        if began.now() > Timestamp::from_millis(10_000) {
+                            is_over.store(true, Ordering::SeqCst);
+                            panic!("nobody wakes the driver in round {round}");
+                        }
+                        std::thread::yield_now();
+                    }
+                }
+                drop(shared.enter(|core, now, _| core.release(now, id)));
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
     }
 }
