@@ -610,3 +610,31 @@ async fn the_socket_fits_behind_trait_objects() {
     ends[0].write_all(b"boxed").await.unwrap();
     ends[1].read_exact(&mut [0; 5]).await.unwrap();
 }
+
+/// A peer whose process exited after its own `shutdown` answers our FIN with ICMP only.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn shutdown_does_not_linger_for_a_peer_that_finished_and_is_gone() {
+    let listener = ReliableUdpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let process = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut client = ReliableUdpSocket::connect(addr).await.unwrap();
+            client.write_all(b"all I had to say").await.unwrap();
+            client.shutdown().await.unwrap();
+            client
+        })
+    });
+    let (mut server, _) = listener.accept().await.unwrap();
+    let mut received = String::new();
+    server.read_to_string(&mut received).await.unwrap();
+    assert_eq!(received, "all I had to say");
+    let client = tokio::task::spawn_blocking(|| process.join().unwrap());
+    drop(client.await.unwrap());
+    tokio::time::timeout(Duration::from_secs(10), server.shutdown())
+        .await
+        .expect("at once")
+        .unwrap();
+    server.closed().await.unwrap();
+}

@@ -70,10 +70,14 @@ impl Connection {
 
     /// The system reported that a datagram with our segment `seq` could not be delivered.
     ///
-    /// RFC 5927 §4.1, §5.2: it counts only while connecting, and only for the SYN that is out.
+    /// RFC 5927 §4.1, §5.2: it counts only while connecting, and only for the SYN that is out. It also
+    /// ends the wait for the acknowledgment of a FIN that is all that is missing, as a RST would: the peer
+    /// had finished and is gone, and nothing is lost by believing it.
     pub fn handle_unreachable(&mut self, _now: Timestamp, seq: SeqNumber) {
         if self.state == State::SynSent && seq == self.iss {
             self.close_with(ConnectionError::Refused);
+        } else if self.is_only_fin_unacked() && seq == self.sender.snd_una().narrow(self.iss) {
+            self.on_reset();
         }
     }
 

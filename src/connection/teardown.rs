@@ -204,7 +204,7 @@ impl Connection {
     }
 
     /// Whether both sides have finished and only the acknowledgment of our FIN is missing.
-    fn is_only_fin_unacked(&self) -> bool {
+    pub(super) fn is_only_fin_unacked(&self) -> bool {
         matches!(self.state, State::Closing | State::LastAck) && self.sender.is_all_data_acked()
     }
 

@@ -315,3 +315,30 @@ fn dropping_unread_data_in_time_wait_is_silent() {
     test.drain();
     assert!(test.connection.is_drained());
 }
+
+#[test]
+fn an_unreachable_peer_that_had_finished_ends_the_wait_for_the_ack_of_our_fin() {
+    // (what is unacknowledged besides the FIN, the number that the error quotes, whether it ends)
+    for (unacked, quoted, ends) in [(0, 1_001, true), (0, 1_002, false), (10, 1_011, false)] {
+        let mut test = ConnectionTest::established(plain());
+        test.inject((A | F, 5_001, 1_001, 0));
+        test.expect((A, 1_001, 5_002, 0));
+        if unacked > 0 {
+            test.write(unacked);
+            test.expect((A | P, 1_001, 5_002, unacked));
+        }
+        test.finish();
+        let fin = 1_001 + u32::try_from(unacked).unwrap();
+        test.expect((A | P | F, fin, 5_002, 0));
+        test.connection
+            .handle_unreachable(test.now, SeqNumber::new(quoted));
+        let expected = if ends { State::Closed } else { State::LastAck };
+        assert_eq!(test.connection.state(), expected, "{unacked} {quoted}");
+        assert_eq!(
+            test.connection.finish_status(),
+            Ok(ends),
+            "{unacked} {quoted}"
+        );
+        assert_eq!(test.connection.error(), None);
+    }
+}
