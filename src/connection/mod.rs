@@ -620,7 +620,9 @@ impl Connection {
             segments_duplicate: received.segments_duplicate,
             segments_out_of_order: received.segments_out_of_order,
             bytes_sent: self.counters.bytes_sent,
-            bytes_acked: recovery.snd_una().get().saturating_sub(1),
+            // SYN and FIN take a number each and are no bytes.
+            bytes_acked: (recovery.snd_una().get())
+                .saturating_sub(1 + u64::from(self.sender.is_fin_acked())),
             bytes_received: received.bytes_received,
             bytes_retransmitted: self.counters.bytes_retransmitted,
             rto_count: counted.rto_count,

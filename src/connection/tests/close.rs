@@ -342,3 +342,23 @@ fn an_unreachable_peer_that_had_finished_ends_the_wait_for_the_ack_of_our_fin() 
         assert_eq!(test.connection.error(), None);
     }
 }
+
+#[test]
+fn neither_syn_nor_fin_counts_as_an_acknowledged_byte() {
+    let mut test = ConnectionTest::established(plain());
+    assert_eq!(test.connection.stats().bytes_acked, 0);
+    test.write(10);
+    test.expect((A | P, 1_001, 5_001, 10));
+    test.finish();
+    test.expect((A | P | F, 1_011, 5_001, 0));
+    test.inject((A, 5_001, 1_011, 0));
+    assert_eq!(test.connection.stats().bytes_acked, 10);
+    test.inject((A, 5_001, 1_012, 0));
+    assert_eq!(test.connection.stats().bytes_acked, 10);
+    test.inject((A | F, 5_001, 1_012, 7));
+    test.expect((A, 1_012, 5_009, 0));
+    assert_eq!(test.connection.stats().bytes_received, 7);
+    assert_eq!(test.connection.stats().bytes_acked, 10, "in TIME-WAIT");
+    test.advance(60_000);
+    assert_eq!(test.connection.stats().bytes_acked, 10, "in CLOSED");
+}
