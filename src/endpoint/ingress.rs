@@ -4,7 +4,7 @@
 //! belongs to nobody and is answered as RFC 9293 §3.10.7.1 says, unless a live connection has the same port
 //! pair: then the peer may have moved behind its NAT, and a reset would kill what is about to follow it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::demux::{Key, without_flow};
@@ -113,6 +113,10 @@ impl Endpoint {
                     self.remove(index);
                 }
             }
+        }
+        if !is_answerable(arrival) {
+            self.stats.dropped_no_connection += 1;
+            return None;
         }
         self.time_wait.expire(now);
         if let Some(verdict) = self.time_wait.judge(now, &key, &segment) {
@@ -327,14 +331,21 @@ impl Endpoint {
     }
 }
 
-/// What to do with a segment whose key is that of a connection.
-enum HalfOpenVerdict {
-    /// Hand it to the connection.
-    Deliver,
-    /// Drop it.
-    Ignore,
-    /// It proves a cookie, whose connection takes the half-open one's place.
-    Replace,
+/// Whether somebody without a connection may get an answer. Not what was sent to many (RFC 9293
+/// §3.9.2.3; of broadcasts only the limited one shows itself), nor what names no sender: to send from
+/// such an address or to port 0 is refused by the system in the words in which it refuses
+/// segmentation offload, and the unspecified address would lead back to this host.
+fn is_answerable(arrival: &Arrival<'_>) -> bool {
+    let is_shared = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_multicast(),
+    };
+    let remote = arrival.remote.ip().to_canonical();
+    let local = arrival.local_ip.map(|ip| ip.to_canonical());
+    arrival.remote.port() != 0
+        && !remote.is_unspecified()
+        && !is_shared(remote)
+        && !local.is_some_and(is_shared)
 }
 
 /// One datagram that holds a segment.

@@ -373,3 +373,48 @@ fn an_old_duplicate_syn_leaves_nothing_behind() {
     assert_eq!(net.endpoint(SERVER).stats().dropped_checksum, 0);
     assert_eq!(net.endpoint(SERVER).stats().connections, live);
 }
+
+#[test]
+fn what_cannot_be_answered_makes_no_connection_and_no_answer() {
+    let stranger_at = |port| SocketAddr::new(stranger().ip(), port);
+    // (source, destination)
+    let cases = [
+        (stranger_at(0), "10.0.0.2"),
+        (SocketAddr::from(([0, 0, 0, 0], 9)), "10.0.0.2"),
+        (SocketAddr::from(([0; 8], 9)), "::1"),
+        (SocketAddr::from(([255, 255, 255, 255], 9)), "10.0.0.2"),
+        (stranger(), "255.255.255.255"),
+        (stranger(), "224.0.0.1"),
+        (stranger(), "::ffff:224.0.0.1"),
+        (stranger(), "ff02::1"),
+    ];
+    for (remote, local) in cases {
+        let mut net = Net::new(&Config::default());
+        let now = net.now;
+        for (port, flags) in [
+            (PORT, Flags::SYN),
+            (PORT, Flags::ACK),
+            (77, Flags::SYN),
+            (77, Flags::ACK),
+        ] {
+            let header = Header {
+                dst_port: port,
+                ..segment(flags)
+            };
+            let bytes = encode(&header, &[], Integrity::Sum);
+            let arrival = Arrival {
+                remote,
+                local_ip: Some(local.parse().unwrap()),
+                ecn: None,
+                bytes: &bytes,
+                stride: 0,
+            };
+            net.endpoint(SERVER).handle_arrival(now, &arrival);
+        }
+        net.deliver();
+        assert!(net.take_sent(SERVER).is_empty(), "{remote} to {local}");
+        let stats = net.endpoint(SERVER).stats();
+        assert_eq!(stats.connections, 0, "{remote} to {local}");
+        assert_eq!(stats.dropped_no_connection, 4, "{remote} to {local}");
+    }
+}
