@@ -334,6 +334,7 @@ impl Endpoint {
         self.time_wait.check_invariants();
         self.timers.check_invariants();
         self.outbox.check_invariants();
+        self.ready.check_invariants(self.slots.len());
         let bound = self.slots.iter().filter(|(_, slot)| slot.is_bound).count();
         assert_eq!(self.demux.len(), bound, "keys and slots");
         assert!(
@@ -484,6 +485,11 @@ impl Endpoint {
         let Some(slot) = self.slots.try_remove(index) else {
             return;
         };
+        let slots = &self.slots;
+        self.ready.sweep(slots.len(), |id| {
+            let slot = slots.get(id.slot());
+            slot.is_some_and(|slot| slot.generation == id.generation())
+        });
         if slot.is_bound {
             self.demux.remove(&slot.key);
         }

@@ -11,6 +11,8 @@ use crate::timestamp::Timestamp;
 
 /// Marks a slot without an entry in the heap.
 const ABSENT: usize = usize::MAX;
+/// Turns of gone connections that are not worth a sweep.
+const SWEEP_SLACK: usize = 32;
 
 /// Deadlines by slot, earliest first; equal deadlines by slot number.
 ///
@@ -158,6 +160,22 @@ impl ReadyQueue {
 
     pub(super) fn pop(&mut self) -> Option<ConnectionId> {
         self.turns.pop_front()
+    }
+
+    /// Drops the turns of connections that are gone once they outnumber the `live` ones, so that peers
+    /// that come and go while nothing can be sent do not pile them up.
+    pub(super) fn sweep(&mut self, live: usize, is_alive: impl Fn(ConnectionId) -> bool) {
+        if self.turns.len() > 2 * live + SWEEP_SLACK {
+            self.turns.retain(|&id| is_alive(id));
+        }
+    }
+
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
+    pub(super) fn check_invariants(&self, live: usize) {
+        assert!(
+            self.turns.len() <= 2 * live + SWEEP_SLACK + 1,
+            "stale turns pile up"
+        );
     }
 
     #[cfg(any(test, fuzzing, feature = "__internals"))]

@@ -418,3 +418,36 @@ fn what_cannot_be_answered_makes_no_connection_and_no_answer() {
         assert_eq!(stats.dropped_no_connection, 4, "{remote} to {local}");
     }
 }
+
+#[test]
+fn connections_that_come_and_go_while_nothing_is_sent_leave_nothing_behind() {
+    let mut net = Net::new(&Config::default());
+    let now = net.now;
+    for i in 0..10_000_u32 {
+        let syn = Header {
+            src_port: 40_000,
+            dst_port: PORT,
+            seq: SeqNumber::new(1_000 * i),
+            flags: Flags::SYN,
+            ..Header::default()
+        };
+        let reset = Header {
+            seq: syn.seq + 1,
+            flags: Flags::RST,
+            ..syn.clone()
+        };
+        for header in [syn, reset] {
+            let flight = Flight {
+                from: stranger(),
+                to: address(SERVER),
+                bytes: encode(&header, &[], Integrity::Sum),
+            };
+            net.inject(&flight);
+        }
+    }
+    assert_eq!(net.now, now);
+    let server = net.endpoint(SERVER);
+    assert_eq!(server.slots.len(), 0);
+    assert!(server.ready.iter().count() < 100);
+    assert!(server.events.len() < 100);
+}
