@@ -27,6 +27,9 @@ use crate::endpoint::Ecn;
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// How many ICMP errors wait to be taken; the rest is dropped, since they are only hints.
 const MAX_UNREACHABLE: usize = 256;
+/// How many entries of the error queue are taken before the rest has to wait for its turn.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MAX_DRAINED: usize = 256;
 /// How often one call is repeated that only reported an error left behind by an earlier datagram.
 const MAX_STALE_ERRORS: usize = 4;
 /// When a full socket is tried again while the readiness of the runtime cannot tell (see `poll_send`).
@@ -129,7 +132,7 @@ impl UdpTransport {
     }
 
     fn send_one(&self, transmit: &quinn_udp::Transmit<'_>) -> io::Result<()> {
-        self.past_stale_errors(|| {
+        self.past_stale_errors(is_stale_error, || {
             self.state
                 .try_send(UdpSockRef::from(&*self.socket), transmit)
         })
@@ -143,11 +146,16 @@ impl UdpTransport {
             let mut slices: [IoSliceMut<'_>; BATCH_SIZE] = std::array::from_fn(|_| {
                 IoSliceMut::new(rest.next().map_or(&mut [], |buffer| buffer.storage_mut()))
             });
-            self.past_stale_errors(|| {
-                let socket = UdpSockRef::from(&*self.socket);
-                self.state
-                    .recv(socket, &mut slices[..count], &mut metas[..count])
-            })?
+            // Whatever a receive reports but an empty socket came from outside: ICMP knows more errors than
+            // those of `is_stale_error`, and nobody may keep the socket deaf with them.
+            self.past_stale_errors(
+                |kind| kind != io::ErrorKind::WouldBlock,
+                || {
+                    let socket = UdpSockRef::from(&*self.socket);
+                    self.state
+                        .recv(socket, &mut slices[..count], &mut metas[..count])
+                },
+            )?
         };
         for (buffer, meta) in buffers.iter_mut().zip(&metas).take(filled) {
             buffer.fill(RecvMeta {
@@ -163,11 +171,15 @@ impl UdpTransport {
 
     /// Repeats a call while it fails with what an ICMP error for an earlier datagram, perhaps another
     /// peer's, left on the socket: the system then has neither sent nor received.
-    fn past_stale_errors<T>(&self, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    fn past_stale_errors<T>(
+        &self,
+        is_stale: fn(io::ErrorKind) -> bool,
+        mut call: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut outcome = call();
         for _ in 0..MAX_STALE_ERRORS {
             match &outcome {
-                Err(error) if is_stale_error(error.kind()) => {
+                Err(error) if is_stale(error.kind()) => {
                     self.drain_errors();
                     outcome = call();
                 }
@@ -177,28 +189,28 @@ impl UdpTransport {
         outcome
     }
 
+    /// Takes what the error queue holds; says whether that was all.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn drain_errors(&self) {
-        loop {
-            match self
+    fn drain_errors(&self) -> bool {
+        for _ in 0..MAX_DRAINED {
+            let entry = self
                 .socket
                 .try_io(Interest::ERROR, || super::linux::next(&self.socket))
-            {
+                // The error may have come before the runtime saw it: what `try_io` did not look at.
+                .or_else(|_| super::linux::next(&self.socket));
+            match entry {
                 Ok(None) => {}
                 Ok(Some(entry)) => self.queue_unreachable(entry),
-                Err(_) => break,
+                Err(_) => return true,
             }
         }
-        // The error may have come before the runtime saw it: what `try_io` did not look at.
-        while let Ok(entry) = super::linux::next(&self.socket) {
-            if let Some(entry) = entry {
-                self.queue_unreachable(entry);
-            }
-        }
+        false
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    fn drain_errors(&self) {}
+    fn drain_errors(&self) -> bool {
+        true
+    }
 
     #[cfg_attr(
         not(any(target_os = "linux", target_os = "android")),
@@ -230,8 +242,11 @@ impl UdpTransport {
                 Poll::Pending => return,
                 Poll::Ready(outcome) => {
                     waiting.error = None;
-                    self.drain_errors();
-                    if outcome.is_err() {
+                    let is_drained = self.drain_errors();
+                    if !is_drained {
+                        cx.waker().wake_by_ref();
+                    }
+                    if outcome.is_err() || !is_drained {
                         return;
                     }
                 }
@@ -535,5 +550,38 @@ mod tests {
         send(&a, Transmit::new(unused, &slices)).await;
         send(&a, Transmit::new(b.local_addr().unwrap(), &slices)).await;
         assert_eq!(receive(&b).await[0].0, b"segment");
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[tokio::test]
+    async fn a_long_error_queue_is_taken_in_turns() {
+        const COUNT: usize = 2 * MAX_DRAINED + 10;
+        let a = loopback();
+        let unused = std::net::UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        // A send reports and clears what the one before has left, so each is repeated until it leaves.
+        let sender = SockRef::from(&*a.socket);
+        for _ in 0..COUNT {
+            while sender.send_to(b"segment", &unused.into()).is_err() {}
+        }
+        let mut buffers = [RecvBuffer::new(65_536)];
+        let mut turns = 0;
+        let mut taken = 0;
+        poll_fn(|cx| {
+            turns += 1;
+            assert!(a.poll_recv(cx, &mut buffers).is_pending());
+            let before = taken;
+            taken += std::iter::from_fn(|| a.take_unreachable()).count();
+            assert!(taken - before <= MAX_DRAINED, "{taken} after {before}");
+            if taken < COUNT {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+        assert!(turns >= 3);
     }
 }
