@@ -108,7 +108,7 @@ impl Driver {
                         local_ip: meta.local_ip,
                         ecn: meta.ecn,
                         bytes,
-                        stride: meta.stride.max(1),
+                        stride: meta.stride,
                     },
                 );
             }

@@ -176,7 +176,7 @@ pub struct RecvMeta {
     pub ecn: Option<Ecn>,
     /// Bytes received, all datagrams together.
     pub len: usize,
-    /// Bytes per datagram; the last one may be shorter.
+    /// Bytes per datagram; the last one may be shorter. 0 if there is only one.
     pub stride: usize,
 }
 
