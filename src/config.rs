@@ -369,7 +369,8 @@ impl ConfigBuilder {
     }
 
     /// Sets how many bytes the endpoint's connections may buffer together, at least 64 KiB. Default: 4 GiB.
-    /// Beyond it no connection is accepted and receive windows do not grow.
+    /// Beyond it no connection is made, and one that holds more than its share of it gets no more data until
+    /// what it has was read; the peer sends it again.
     pub fn max_memory(mut self, bytes: usize) -> Self {
         self.config.max_memory = bytes;
         self

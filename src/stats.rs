@@ -114,6 +114,9 @@ pub struct EndpointStats {
     pub dropped_foreign_address: u64,
     /// SYNs dropped because the backlog, the connection limit or the memory limit was reached.
     pub dropped_backlog: u64,
+    /// Segments with data dropped because the memory limit was reached and their connection already
+    /// held more than its share.
+    pub dropped_memory: u64,
     /// Segments dropped in TIME-WAIT.
     pub dropped_time_wait: u64,
     /// RSTs sent for segments that belong to nobody.

@@ -68,6 +68,14 @@ impl Connection {
         }
     }
 
+    /// Says whether the reader waits for this segment's text: nothing is readable, and the text is next.
+    pub fn awaits(&self, segment: &Segment<'_>) -> bool {
+        let rcv_nxt = self.receiver.rcv_nxt();
+        self.receiver.readable_bytes() == 0
+            && Offset::widen(segment.header.seq, self.irs, rcv_nxt)
+                .is_some_and(|start| start <= rcv_nxt)
+    }
+
     /// The system reported that a datagram with our segment `seq` could not be delivered.
     ///
     /// RFC 5927 §4.1, §5.2: it counts only while connecting, and only for the SYN that is out. It also

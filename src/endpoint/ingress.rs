@@ -190,6 +190,10 @@ impl Endpoint {
         if flags.contains(Flags::RST) && self.is_waiting_for_rendezvous(index) {
             return None;
         }
+        if self.is_too_much(index, segment) {
+            self.stats.dropped_memory += 1;
+            return None;
+        }
         let slot = self.slots.get_mut(index)?;
         if let Handle::HalfOpen(budget) = &mut slot.handle {
             budget.on_received(incoming.datagram.len());
@@ -199,6 +203,18 @@ impl Endpoint {
         slot.connection
             .handle_segment(now, segment, incoming.arrival.bytes);
         Some(index)
+    }
+
+    /// Whether a connection holds more than its share of an exhausted memory and must not add to it. What
+    /// its reader waits for it may, or a full memory would keep itself full.
+    fn is_too_much(&self, index: usize, segment: &Segment<'_>) -> bool {
+        if segment.payload.is_empty() || self.memory <= self.config.max_memory {
+            return false;
+        }
+        let share = self.config.max_memory / self.slots.len().max(1);
+        self.slots
+            .get(index)
+            .is_some_and(|slot| slot.memory > share && !slot.connection.awaits(segment))
     }
 
     /// A segment without a connection, to a port that is listened on (RFC 9293 §3.10.7.2).

@@ -207,9 +207,33 @@ fn beyond_the_memory_limit_nobody_comes_in() {
         .connect(now, address(CLIENT), PORT, None);
     assert_eq!(refused, Err(EndpointError::MemoryExhausted(256 * 1024)));
     // Once it was read, there is room again.
-    net.expect_read(SERVER, server, &data);
+    net.read_all(SERVER, server, &data);
     net.advance(Duration::from_secs(10));
     assert_eq!(net.connection(CLIENT, late).state(), State::Established);
+}
+
+#[test]
+fn a_greedy_peer_gets_no_more_than_the_memory_limit_and_starves_nobody() {
+    const LIMIT: usize = 256 * 1024;
+    let config = Config::builder().max_memory(LIMIT).build().unwrap();
+    let mut net = Net::with_configs(&[Config::default(), config]);
+    let (modest, modest_server) = net.establish();
+    let (greedy, greedy_server) = net.establish();
+    let data = pattern(2_000_000);
+    net.write(CLIENT, greedy, &data);
+    net.advance(Duration::from_secs(2));
+    // One train, and one buffer's growth, may overshoot.
+    let memory = net.endpoint(SERVER).memory;
+    assert!(memory < LIMIT + 128 * 1024, "{memory}");
+    assert!(net.endpoint(SERVER).stats().dropped_memory > 0);
+
+    let few = pattern(20_000);
+    net.write(CLIENT, modest, &few);
+    net.advance(Duration::from_secs(2));
+    net.expect_read(SERVER, modest_server, &few);
+
+    net.read_all(SERVER, greedy_server, &data);
+    assert_eq!(net.connection(CLIENT, greedy).error(), None);
 }
 
 #[test]

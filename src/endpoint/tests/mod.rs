@@ -287,6 +287,20 @@ impl Net {
         assert!(data == expected, "the bytes differ");
     }
 
+    /// Reads as long as `expected` keeps arriving.
+    #[track_caller]
+    fn read_all(&mut self, host: usize, id: ConnectionId, expected: &[u8]) {
+        let mut received = Vec::new();
+        for _ in 0..1_000 {
+            received.extend(self.read(host, id).0);
+            if received.len() >= expected.len() {
+                break;
+            }
+            self.quietly(Duration::from_millis(100));
+        }
+        assert!(received == expected, "{} bytes", received.len());
+    }
+
     fn release(&mut self, host: usize, id: ConnectionId) {
         let now = self.now;
         self.endpoint(host).release(now, id);
