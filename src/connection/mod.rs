@@ -51,7 +51,7 @@ use self::teardown::Ending;
 pub use self::teardown::TimeWaitRecord;
 use self::timers::{Timer, TimerTable};
 use crate::congestion::RateSample;
-use crate::wire::{Flags, Integrity, Segment, SeqNumber};
+use crate::wire::{Flags, HEADER_LEN, Integrity, Segment, SeqNumber};
 use crate::{Config, ConnectionError, ConnectionStats, TimeoutCause, Timestamp};
 
 /// What identifies a connection within its endpoint and seeds its numbers; drawn by the endpoint.
@@ -607,7 +607,9 @@ impl Connection {
             delivery_rate: rate.map_or(0, RateSample::bytes_per_second),
             is_app_limited: rate.is_some_and(|rate| rate.is_app_limited),
             mss: usize::try_from(self.sender.mss()).unwrap_or(usize::MAX),
-            datagram_size: self.config.datagram_size,
+            datagram_size: self.negotiated.map_or(self.config.datagram_size, |agreed| {
+                HEADER_LEN + agreed.segment_limit(&self.config)
+            }),
             snd_wnd: self.sender.snd_wnd(),
             rcv_wnd: self.receiver.rcv_wnd(),
             send_buffer_bytes: self.sender.buffered(),

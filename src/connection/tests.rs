@@ -8,6 +8,7 @@ mod data;
 mod defence;
 mod open;
 mod pair;
+mod statistics;
 mod timeouts;
 
 use std::collections::VecDeque;
