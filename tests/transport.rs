@@ -37,6 +37,9 @@ struct Port {
     errors: Mutex<VecDeque<Unreachable>>,
     receiver: Mutex<Option<Waker>>,
     longest_run: AtomicUsize,
+    /// Sends and receives that fail before the next one works.
+    failing_sends: AtomicUsize,
+    failing_receives: AtomicUsize,
 }
 
 impl Hub {
@@ -49,6 +52,8 @@ impl Hub {
             errors: Mutex::default(),
             receiver: Mutex::default(),
             longest_run: AtomicUsize::new(0),
+            failing_sends: AtomicUsize::new(0),
+            failing_receives: AtomicUsize::new(0),
         });
         self.ports.lock().unwrap().insert(addr, Arc::clone(&port));
         port
@@ -56,6 +61,14 @@ impl Hub {
 }
 
 impl Port {
+    fn fails(failures: &AtomicUsize) -> bool {
+        failures
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok()
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.receiver.lock().unwrap().take() {
             waker.wake();
@@ -73,6 +86,9 @@ impl DatagramTransport for Port {
         let size = transmit.segment_size.unwrap_or(bytes.len());
         let run = bytes.len().div_ceil(size);
         assert!(size <= DATAGRAM && run <= RUN, "{run} datagrams of {size}");
+        if Self::fails(&self.failing_sends) {
+            return Err(ErrorKind::PermissionDenied.into());
+        }
         self.longest_run.fetch_max(run, Ordering::Relaxed);
         let peer = self
             .hub
@@ -109,6 +125,9 @@ impl DatagramTransport for Port {
         buffers: &mut [RecvBuffer],
     ) -> Poll<io::Result<usize>> {
         *self.receiver.lock().unwrap() = Some(cx.waker().clone());
+        if Self::fails(&self.failing_receives) {
+            return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
+        }
         let mut inbox = self.inbox.lock().unwrap();
         let mut count = 0;
         for buffer in buffers {
@@ -195,4 +214,26 @@ async fn an_unreachable_port_refuses_at_once() {
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(reason(&error), ConnectionError::Refused);
     assert_eq!(endpoint.stats().connections_refused, 1);
+}
+
+#[tokio::test]
+async fn failures_of_the_transport_are_counted_and_repaired() {
+    let hub = Arc::<Hub>::default();
+    let (a, b) = (hub.port("10.0.0.1:1"), hub.port("10.0.0.2:2"));
+    let client = Endpoint::with_transport(a.clone(), Config::default()).unwrap();
+    let server = Endpoint::with_transport(b.clone(), Config::default()).unwrap();
+    let listener = server.listen(1).unwrap();
+    let (socket, accepted) = tokio::join!(client.connect(b.addr), listener.accept());
+    let (mut socket, mut accepted) = (socket.unwrap(), accepted.unwrap().0);
+    a.failing_sends.store(1, Ordering::Relaxed);
+    b.failing_receives.store(3, Ordering::Relaxed);
+    socket.write_all(b"once more").await.unwrap();
+    accepted.read_exact(&mut [0; 9]).await.unwrap();
+    assert_eq!(socket.stats().segments_retransmitted, 1);
+    let (client, server) = (client.stats(), server.stats());
+    assert_eq!(client.transport_send_errors, 1);
+    assert_eq!(client.transport_receive_errors, 0);
+    assert_eq!(server.transport_send_errors, 0);
+    assert_eq!(server.transport_receive_errors, 3);
+    assert!(server.bytes_sent >= 20 * server.datagrams_sent);
 }
