@@ -28,6 +28,12 @@ pub enum DropPolicy {
 
 /// Settings of an endpoint and of its connections.
 ///
+/// [`max_connections`](ConfigBuilder::max_connections), [`max_memory`](ConfigBuilder::max_memory),
+/// [`reset_rate_limit`](ConfigBuilder::reset_rate_limit) and
+/// [`time_wait_capacity`](ConfigBuilder::time_wait_capacity) belong to the endpoint: those that it was
+/// bound with hold. [`backlog`](ConfigBuilder::backlog) belongs to a listener. The others belong to each
+/// connection, an accepted one gets its listener's.
+///
 /// ```
 /// use std::time::Duration;
 /// use reliable_udp::Config;

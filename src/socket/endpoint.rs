@@ -19,6 +19,10 @@ use crate::{Config, ConnectionError, EndpointStats};
 /// its own. Clones are handles to the same endpoint. After the last handle, socket and listener is
 /// dropped the UDP port is free again, as soon as no connection lingers in the background.
 ///
+/// An endpoint, and every socket and listener that brings one of its own, is driven by a task on the
+/// tokio runtime in which it was made. That runtime must have I/O and time enabled, as
+/// [`tokio::net`] and [`tokio::time`] demand; without them tokio panics.
+///
 /// ```no_run
 /// use std::time::Duration;
 /// use reliable_udp::{Config, Endpoint};
@@ -237,8 +241,9 @@ impl Endpoint {
     /// Stops listening and connecting, gives the existing connections until `deadline` from now to come
     /// to their end, and aborts the rest.
     ///
-    /// Sockets in use can be read and written until then. Afterwards nothing is accepted, connected or
-    /// sent any more.
+    /// Sockets in use can be read and written until then. Afterwards reads and writes on them fail, and
+    /// what still arrives is answered by a reset. The UDP port is free when the last handle, socket and listener
+    /// is dropped.
     ///
     /// # Errors
     ///
