@@ -364,6 +364,16 @@ fn is_answerable(arrival: &Arrival<'_>) -> bool {
         && !local.is_some_and(is_shared)
 }
 
+/// What to do with a segment whose key is that of a connection.
+enum HalfOpenVerdict {
+    /// Hand it to the connection.
+    Deliver,
+    /// Drop it.
+    Ignore,
+    /// It proves a cookie, whose connection takes the half-open one's place.
+    Replace,
+}
+
 /// One datagram that holds a segment.
 struct Incoming<'a> {
     arrival: &'a Arrival<'a>,
