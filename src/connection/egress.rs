@@ -457,7 +457,10 @@ impl Connection {
     /// A segment left that acknowledges up to `ack`.
     fn on_ack_departed(&mut self, ack: Offset, window_field: u16) {
         self.receiver.on_ack_sent();
-        self.last_ack_sent = self.last_ack_sent.max(ack);
+        if ack > self.last_ack_sent {
+            self.previous_ack_sent = self.last_ack_sent;
+            self.last_ack_sent = ack;
+        }
         self.outbox.last_window_field = window_field;
     }
 }

@@ -355,15 +355,16 @@ impl Connection {
         let is_old_text = placed.len > 0 && placed.end() <= rcv_nxt;
         // A keepalive has no length, but its sender relies on the answer.
         let is_keepalive = placed.start + 1 == rcv_nxt && placed.end() <= rcv_nxt;
-        if (is_old_text || is_keepalive) && self.acceptable_ack(&segment.header).is_some() {
+        let is_from_peer = self.acceptable_ack(&segment.header).is_some();
+        if (is_old_text || is_keepalive) && is_from_peer {
             // Not what we wait for, but the peer is there.
             self.on_heard(now);
         }
         if is_old_text && self.negotiated.is_some() {
-            if placed.end() >= self.last_ack_sent {
-                // What was acknowledged last came again, so that ACK was lost. The next one must echo
-                // this copy, or its loss would enter the peer's RTT. RFC 7323 §5.3 R2 and R3 would not,
-                // but of old duplicates only this one is as hard to forge as text in the window.
+            if is_from_peer && placed.end() > self.previous_ack_sent {
+                // Part of what was acknowledged last came again, so that ACK was lost. The next one must echo
+                // this copy, or the peer takes all the time since the first for the RTT. RFC 7323 §5.3 R2 and
+                // R3 would not, but of old duplicates only these are as hard to forge as text in the window.
                 self.renew_ts_recent(now, &segment.header, placed.start);
             }
             // The receiver acknowledges it at once and reports the duplicate (RFC 2883).

@@ -137,6 +137,8 @@ pub struct Connection {
     ts_recent: Option<(u32, Timestamp)>,
     /// Last.ACK.sent (RFC 7323 §4.3).
     last_ack_sent: Offset,
+    /// The acknowledgment before that, from where the peer sends again if the newest was lost.
+    previous_ack_sent: Offset,
     outbox: Outbox,
     /// When an acceptable segment last arrived.
     last_heard: Timestamp,
@@ -280,6 +282,7 @@ impl Connection {
             timestamp_offset: params.timestamp_offset,
             ts_recent: None,
             last_ack_sent: Offset::ZERO,
+            previous_ack_sent: Offset::ZERO,
             outbox: Outbox::default(),
             last_heard: now,
             keepalive_probes: 0,

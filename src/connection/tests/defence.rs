@@ -144,6 +144,27 @@ fn the_echo_is_that_of_the_segment_that_filled_the_window_in_order() {
     assert_eq!(ack.options.timestamps.unwrap().tsecr, 710);
 }
 
+/// The ACK that a filled gap drew was lost: the peer sends the first of it again, long afterwards.
+#[test]
+fn the_echo_is_that_of_the_copy_if_the_ack_of_a_filled_gap_was_lost() {
+    let mut test = with_timestamps();
+    test.inject_with((A, 5_101, 1_001, 300), stamped(710, 1));
+    test.expect((A, 1_001, 5_001, 0));
+    test.inject_with((A, 5_001, 1_001, 100), stamped(720, 1));
+    test.expect((A, 1_001, 5_401, 0));
+    test.inject_with((A, 5_001, 1_001, 100), stamped(9_000, 1));
+    let ack = test.expect((A, 1_001, 5_401, 0));
+    assert_eq!(ack.options.timestamps.unwrap().tsecr, 9_000);
+    // What an earlier ACK had covered is only an old duplicate.
+    test.inject_with((A, 5_401, 1_001, 100), stamped(9_010, 1));
+    test.sent.clear();
+    test.advance(100);
+    test.sent.clear();
+    test.inject_with((A, 5_001, 1_001, 100), stamped(9_020, 1));
+    let ack = test.expect((A, 1_001, 5_501, 0));
+    assert_eq!(ack.options.timestamps.unwrap().tsecr, 9_010);
+}
+
 /// RFC 7323 §3.2.
 #[test]
 fn a_segment_without_the_agreed_timestamps_is_dropped_silently() {
