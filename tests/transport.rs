@@ -1,6 +1,8 @@
 //! A datagram transport as somebody outside would write it: runs of datagrams in both directions, small
 //! datagrams, ICMP errors; with the public types alone.
 
+#![allow(clippy::unwrap_used, reason = "test code, outside the test functions")]
+
 mod support;
 
 use std::collections::{HashMap, VecDeque};
