@@ -434,7 +434,7 @@ fn connections_that_come_and_go_while_nothing_is_sent_leave_nothing_behind() {
         let reset = Header {
             seq: syn.seq + 1,
             flags: Flags::RST,
-            ..syn.clone()
+            ..syn
         };
         for header in [syn, reset] {
             let flight = Flight {
