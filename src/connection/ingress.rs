@@ -469,7 +469,7 @@ impl Connection {
     fn on_heard(&mut self, now: Timestamp) {
         self.last_heard = now;
         self.keepalive_probes = 0;
-        self.sender.on_heard();
+        self.sender.on_heard(now);
     }
 
     /// Keeps the delay of ACKs in proportion to the path: a peer whose window is a few segments would

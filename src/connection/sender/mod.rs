@@ -73,6 +73,9 @@ pub struct Sender {
     /// Payload of a full segment in the run being planned: `mss` less what SACK blocks take.
     payload_max: u64,
     max_rto: Duration,
+    /// The longest wait before a closed window is probed again, if the RTO allows it: the user timeout
+    /// must leave room for several probes.
+    patience: Option<Duration>,
     blocked: Blocked,
     /// Whether the application found the buffer full and waits to be told.
     writer_waits: bool,
@@ -108,6 +111,7 @@ impl Sender {
             mss: 0,
             payload_max: 0,
             max_rto: config.max_rto,
+            patience: config.user_timeout.map(|limit| limit / 4),
             blocked: Blocked::No,
             writer_waits: false,
             heard_since_timeout: false,
@@ -255,9 +259,9 @@ impl Sender {
     }
 
     /// The peer was heard: any acceptable segment.
-    pub fn on_heard(&mut self) {
+    pub fn on_heard(&mut self, now: Timestamp) {
         self.heard_since_timeout = true;
-        self.persist.on_heard();
+        self.persist.on_heard(now);
     }
 
     /// Takes the window of an acceptable segment (RFC 9293 §3.10.7.4) and says whether it changed.
@@ -495,8 +499,9 @@ impl Sender {
             Plan::Probe(_) => {
                 self.probe = Probe::Sent;
                 self.zero_window_probes += 1;
+                let rto = self.recovery.current_rto();
                 self.persist
-                    .on_probe_sent(now, self.recovery.current_rto(), self.max_rto);
+                    .on_probe_sent(now, rto, self.max_rto, self.patience);
             }
         }
     }

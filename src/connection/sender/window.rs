@@ -128,8 +128,9 @@ pub fn verdict(demand: &Demand) -> Verdict {
 
 /// The persist timer: probes a window that stays closed (RFC 9293 §3.8.6.1).
 ///
-/// The interval starts at the RTO and doubles up to the largest RTO. It never gives up while the peer
-/// answers; unanswered probes are counted for the caller to judge.
+/// The interval starts at the RTO and doubles up to the largest RTO, or up to what is left of the caller's
+/// patience. It never gives up while the peer answers; unanswered probes are counted, and silence is
+/// timed, for the caller to judge.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Persist {
     /// The window is open, or nothing waits for it.
@@ -143,7 +144,8 @@ pub enum Persist {
         probes: u32,
         /// Probes sent since the peer was last heard.
         unanswered: u32,
-        /// Since when the peer has not been heard, or since the window closed.
+        /// Since when the peer has not been heard, or since the window closed; but an interval that had to
+        /// be longer than the patience counts for no more than that.
         silent_since: Timestamp,
     },
 }
@@ -194,8 +196,14 @@ impl Persist {
         }
     }
 
-    /// A probe was sent: sets the next one's time.
-    pub fn on_probe_sent(&mut self, now: Timestamp, rto: Duration, max_rto: Duration) {
+    /// A probe was sent: sets the next one's time. `patience` bounds the interval, but for the RTO.
+    pub fn on_probe_sent(
+        &mut self,
+        now: Timestamp,
+        rto: Duration,
+        max_rto: Duration,
+        patience: Option<Duration>,
+    ) {
         if let Self::On {
             deadline,
             probes,
@@ -204,19 +212,28 @@ impl Persist {
         } = self
         {
             if *unanswered == 0 {
-                *silent_since = now;
+                let silence = now.saturating_since(*silent_since);
+                let excess = silence.saturating_sub(patience.unwrap_or_default());
+                *silent_since = *silent_since + excess;
             }
             *probes = probes.saturating_add(1);
             *unanswered = unanswered.saturating_add(1);
             let factor = 1_u32 << (*probes).min(16);
-            *deadline = now + rto.saturating_mul(factor).min(max_rto);
+            let longest = patience.map_or(max_rto, |patience| patience.max(rto).min(max_rto));
+            *deadline = now + rto.saturating_mul(factor).min(longest);
         }
     }
 
     /// The peer was heard.
-    pub fn on_heard(&mut self) {
-        if let Self::On { unanswered, .. } = self {
+    pub fn on_heard(&mut self, now: Timestamp) {
+        if let Self::On {
+            unanswered,
+            silent_since,
+            ..
+        } = self
+        {
             *unanswered = 0;
+            *silent_since = now;
         }
     }
 }
@@ -350,10 +367,41 @@ mod tests {
         for expected in [200_u64, 600, 1_400, 3_000, 5_000, 7_000] {
             let due = Timestamp::from_millis(expected);
             assert_eq!(persist.deadline(), Some(due));
-            persist.on_probe_sent(due, rto, max);
+            persist.on_probe_sent(due, rto, max, None);
             assert_eq!(persist.unanswered(), 1);
-            persist.on_heard();
+            persist.on_heard(due);
             assert_eq!(persist.silent_since(), None);
         }
+    }
+
+    #[test]
+    fn probes_are_frequent_enough_for_the_patience_left() {
+        let rto = Duration::from_millis(200);
+        let max = Duration::from_secs(60);
+        let patience = Some(Duration::from_secs(1));
+        let mut persist = Persist::default();
+        persist.start(Timestamp::ZERO, rto);
+        // 200 ms, then 400, 800 and from there 1 s.
+        for expected in [200_u64, 600, 1_400, 2_400, 3_400] {
+            let due = Timestamp::from_millis(expected);
+            assert_eq!(persist.deadline(), Some(due));
+            persist.on_probe_sent(due, rto, max, patience);
+            persist.on_heard(due + Duration::from_millis(10));
+        }
+        let due = Timestamp::from_millis(4_400);
+        persist.on_probe_sent(due, rto, max, patience);
+        // Not only since the probe that stays unanswered.
+        assert_eq!(persist.silent_since(), Some(Timestamp::from_millis(3_410)));
+    }
+
+    #[test]
+    fn a_long_rto_is_no_silence_of_the_peer() {
+        let (rto, patience) = (Duration::from_secs(3), Duration::from_millis(500));
+        let mut persist = Persist::default();
+        persist.start(Timestamp::ZERO, rto);
+        let due = Timestamp::from_millis(3_000);
+        persist.on_probe_sent(due, rto, Duration::from_secs(60), Some(patience));
+        assert_eq!(persist.silent_since(), Some(Timestamp::from_millis(2_500)));
+        assert_eq!(persist.deadline(), Some(due + rto));
     }
 }
