@@ -69,6 +69,33 @@ async fn fin_and_rst_wait_for_no_congestion_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn fin_waits_for_no_window_and_its_end_is_seen_as_soon_as_all_is_read() {
+    let mut pair = narrow_pair(Config::default()).await;
+    let len = usize::try_from(pair.client.stats().snd_wnd).unwrap();
+    pair.client.write_all(&pattern(len)).await.unwrap();
+    settle().await;
+    let stats = pair.client.stats();
+    assert_eq!((stats.snd_wnd, stats.flight_size), (0, 0));
+
+    let sent = pair.client_line.sent();
+    pair.client.finish().unwrap();
+    assert_eq!(pair.client_line.sent(), sent + 1);
+    assert_eq!(pair.client_line.latest()[13] & 1, 1, "a FIN");
+
+    // Long enough for every timer to have backed off.
+    tokio::time::sleep(600 * SECOND).await;
+    let mut received = Vec::new();
+    let read = pair.server.read_to_end(&mut received);
+    tokio::time::timeout(SECOND, read)
+        .await
+        .expect("the end follows the last byte at once")
+        .unwrap();
+    assert!(received == pattern(len));
+    pair.server.shutdown().await.unwrap();
+    pair.client.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_window_that_opens_after_a_long_time_is_used_at_once() {
     let mut pair = narrow_pair(Config::default()).await;
     pair.client.write_all(&pattern(20_000)).await.unwrap();
@@ -79,6 +106,23 @@ async fn a_window_that_opens_after_a_long_time_is_used_at_once() {
     let read = pair.server.read_to_end(&mut received);
     tokio::time::timeout(SECOND, read).await.unwrap().unwrap();
     assert!(received == pattern(20_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_vanishes_behind_a_closed_window_is_missed_within_the_user_timeout() {
+    let limit = 8 * SECOND;
+    let config = build(|config| config.user_timeout(Some(limit)));
+    let mut pair = narrow_pair(config).await;
+    pair.client.write_all(&pattern(20_000)).await.unwrap();
+    // The probes have backed off as far as they do.
+    tokio::time::sleep(1_000 * SECOND).await;
+    pair.server_line.cut(true);
+    let error = tokio::time::timeout(limit, pair.client.read(&mut [0; 8]))
+        .await
+        .expect("within the limit")
+        .unwrap_err();
+    let cause = TimeoutCause::UserTimeout(limit);
+    assert_eq!(reason(&error), ConnectionError::TimedOut(cause));
 }
 
 #[tokio::test(start_paused = true)]
