@@ -115,3 +115,23 @@ fn futures_are_send(
     future(halves.0.read_chunk(1));
     future(halves.1.write_chunk(Bytes::new()));
 }
+
+#[cfg(feature = "sim")]
+#[test]
+fn the_simulators_types_can_be_shared_and_shown() {
+    use reliable_udp::sim::{
+        Deliveries, Delivery, Impaired, Link, LinkConfig, LinkConfigBuilder, LinkStats, Rng,
+        SimNetwork, SimTransport,
+    };
+
+    shared::<Deliveries>();
+    shared::<Delivery>();
+    shared::<Impaired<SimTransport>>();
+    shared::<Link>();
+    shared::<LinkConfig>();
+    shared::<LinkConfigBuilder>();
+    shared::<LinkStats>();
+    shared::<Rng>();
+    shared::<SimNetwork>();
+    shared::<SimTransport>();
+}
