@@ -18,12 +18,14 @@
 //! its own task. The driver receives, runs the timers, and sends what found the transport full. A
 //! [`Handle`] keeps the driver alive; after the last one it goes on until no connection lingers.
 
+mod baton;
 mod buffers;
 mod clock;
 mod core;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 mod shared;
+mod sync;
 mod task;
 mod transport;
 mod udp;
@@ -46,6 +48,16 @@ use crate::endpoint::{Endpoint, EndpointLocal, Secrets};
 /// Starts an endpoint on a transport and spawns its driver.
 pub(crate) fn start(transport: Arc<dyn DatagramTransport>, config: &Config) -> io::Result<Handle> {
     let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+    let (handle, driver) = open(transport, config)?;
+    runtime.spawn(driver);
+    Ok(handle)
+}
+
+/// Makes an endpoint on a transport, and the driver that has to run for anything to happen.
+pub(crate) fn open(
+    transport: Arc<dyn DatagramTransport>,
+    config: &Config,
+) -> io::Result<(Handle, Driver)> {
     let local = EndpointLocal {
         addr: transport.local_addr()?,
     };
@@ -53,9 +65,7 @@ pub(crate) fn start(transport: Arc<dyn DatagramTransport>, config: &Config) -> i
     let config = fit(config, &*transport);
     let endpoint = Endpoint::new(clock.now(), config, draw_secrets()?, local);
     let shared = Shared::new(endpoint, transport, clock);
-    let handle = Handle::new(Arc::clone(&shared));
-    runtime.spawn(Driver::new(shared));
-    Ok(handle)
+    Ok((Handle::new(Arc::clone(&shared)), Driver::new(shared)))
 }
 
 /// Clamps a configuration to what the transport can carry.

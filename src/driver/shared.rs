@@ -7,19 +7,18 @@
 //! Invariants:
 //! - Datagrams leave in the order in which the endpoint made them: whoever holds the transmitter asks
 //!   for one and sends it before asking for the next.
-//! - Whoever changed the core and called [`Shared::transmit`] may rely on somebody draining it: either
-//!   this task, or the present holder of the transmitter, who looks at `more` again after letting go.
-//! - A driver that finds the transmitter taken is woken if its holder leaves anything to it, even if the
-//!   holder only looked and found the transport full.
+//! - Whoever changed the core and called [`Shared::transmit`] may rely on somebody draining it: this
+//!   task, the one whose turn it is at the transmitter, or the driver, which either of them has woken.
 //! - The driver's sleep is never later than the core's earliest deadline, or the driver has been woken.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
+use super::baton::{Baton, Turn};
 use super::clock::Clock;
 use super::core::{Core, Phase, Wakeups};
+use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::transport::{DatagramTransport, Transmit};
 use crate::endpoint::{Departure, Endpoint};
 use crate::{EndpointStats, Timestamp};
@@ -33,11 +32,7 @@ const SENDS_PER_TURN: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Shared {
     core: Mutex<Core>,
-    transmitter: Mutex<Transmitter>,
-    /// Whether the core may have something to send that nobody has asked it for yet.
-    more: AtomicBool,
-    /// Whether the driver found the transmitter taken.
-    is_driver_turned_away: AtomicBool,
+    transmitter: Baton<Transmitter>,
     transport: Arc<dyn DatagramTransport>,
     clock: Clock,
     /// Sockets, listeners and endpoint handles; the driver ends after the last one.
@@ -81,9 +76,7 @@ impl Shared {
         };
         Arc::new(Self {
             core: Mutex::new(Core::new(endpoint)),
-            transmitter: Mutex::new(transmitter),
-            more: AtomicBool::new(false),
-            is_driver_turned_away: AtomicBool::new(false),
+            transmitter: Baton::new(transmitter),
             transport,
             clock,
             handles: AtomicUsize::new(0),
@@ -133,43 +126,22 @@ impl Shared {
 
     fn send(&self, mut cx: Option<&mut Context<'_>>) -> Sending {
         let mut wakeups = Wakeups::default();
-        let is_driver = cx.is_some();
-        self.more.store(true, Ordering::SeqCst);
-        if is_driver {
-            self.is_driver_turned_away.store(true, Ordering::SeqCst);
-        }
-        let mut sends_left = SENDS_PER_TURN;
-        let outcome = loop {
-            // Both flags are set before the lock is tried, and read after it was let go.
-            fence(Ordering::SeqCst);
-            let mut transmitter = match self.transmitter.try_lock() {
-                Ok(transmitter) => transmitter,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => break Sending::Elsewhere,
+        let sending = loop {
+            let turn = self
+                .transmitter
+                .take_turn(|transmitter| self.drain(transmitter, cx.as_deref_mut(), &mut wakeups));
+            let Some(Turn { outcome, is_asked }) = turn else {
+                break Sending::Elsewhere;
             };
-            if is_driver {
-                self.is_driver_turned_away.store(false, Ordering::SeqCst);
-            }
-            let outcome = self.drain(
-                &mut transmitter,
-                cx.as_deref_mut(),
-                &mut sends_left,
-                &mut wakeups,
-            );
-            drop(transmitter);
-            fence(Ordering::SeqCst);
-            self.take_unreachable(&mut wakeups);
-            match outcome {
-                // Somebody may have found the transmitter taken in the meantime.
-                Sending::Done if self.more.load(Ordering::SeqCst) => {}
-                Sending::Elsewhere if self.is_driver_turned_away.load(Ordering::SeqCst) => {
-                    break Sending::Blocked;
-                }
-                _ => break outcome,
+            let has_news = self.take_unreachable(&mut wakeups);
+            // Somebody may have found the transmitter taken in the meantime. If this turn ended early,
+            // that is the driver's business too.
+            if outcome != Sending::Done || !(is_asked || has_news) {
+                break outcome;
             }
         };
         wakeups.run();
-        outcome
+        sending
     }
 
     fn drain(
@@ -188,7 +160,6 @@ impl Shared {
             let departure = if let Some(departure) = transmitter.pending.take() {
                 departure
             } else {
-                self.more.store(false, Ordering::SeqCst);
                 let mut core = self.lock();
                 if core.phase == Phase::Gone {
                     return Sending::Done;
@@ -239,20 +210,21 @@ impl Shared {
                 }
             }
         }
-        self.more.store(true, Ordering::SeqCst);
         Sending::Unfinished
     }
 
-    /// Tells the core of ICMP errors that came up.
-    pub(crate) fn take_unreachable(&self, wakeups: &mut Wakeups) {
+    /// Tells the core of ICMP errors that came up; returns whether there were any.
+    pub(crate) fn take_unreachable(&self, wakeups: &mut Wakeups) -> bool {
+        let mut has_news = false;
         while let Some(report) = self.transport.take_unreachable() {
             let mut core = self.lock();
             let now = core.advance(&self.clock);
             core.endpoint
                 .handle_unreachable(now, report.remote, &report.quoted);
             core.settle(wakeups);
-            self.more.store(true, Ordering::SeqCst);
+            has_news = true;
         }
+        has_news
     }
 
     /// Counts a failed receive.
@@ -282,11 +254,10 @@ impl Shared {
 
     /// Whether nothing is on its way out and no connection is left.
     pub(crate) fn is_finished(&self) -> bool {
-        let is_sent = match self.transmitter.try_lock() {
-            Ok(transmitter) => transmitter.pending.is_none(),
-            Err(TryLockError::Poisoned(_)) => true,
-            Err(TryLockError::WouldBlock) => false,
-        };
+        let turn = self
+            .transmitter
+            .take_turn(|transmitter| transmitter.pending.is_none());
+        let is_sent = turn.is_some_and(|turn| turn.outcome && !turn.is_asked);
         is_sent && self.inspect(|core| core.endpoint.is_idle())
     }
 

@@ -93,6 +93,22 @@ impl Endpoint {
         })
     }
 
+    /// The same without a runtime: the caller runs the driver. For `tests/races` only.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the transport says.
+    #[cfg(loom)]
+    #[doc(hidden)]
+    pub fn with_driver(
+        transport: Arc<dyn DatagramTransport>,
+        config: Config,
+    ) -> io::Result<(Self, impl Future<Output = ()> + Send + Unpin + use<>)> {
+        let (handle, driver) = driver::open(transport, &config)?;
+        let config = Arc::new(config);
+        Ok((Self { handle, config }, driver))
+    }
+
     /// Connects to a peer's service port (virtual port 1).
     ///
     /// # Errors
