@@ -9,6 +9,7 @@
 //!   for one and sends it before asking for the next.
 //! - Whoever changed the core and called [`Shared::transmit`] may rely on somebody draining it: this
 //!   task, the one whose turn it is at the transmitter, or the driver, which either of them has woken.
+//! - While the transport is full, the driver is registered for room in it, or has been woken.
 //! - The driver's sleep is never later than the core's earliest deadline, or the driver has been woken.
 
 use std::io;
@@ -152,8 +153,9 @@ impl Shared {
         wakeups: &mut Wakeups,
     ) -> Sending {
         if transmitter.is_blocked && cx.is_none() {
-            // The driver waits for room and goes on from there.
-            return Sending::Elsewhere;
+            // The driver waits for room and goes on from there; or it has just found some, and this
+            // turn in its way.
+            return Sending::Blocked;
         }
         while *sends_left > 0 {
             *sends_left -= 1;

@@ -280,6 +280,45 @@ mod sending {
             assert!(world.line.sent() > before);
         });
     }
+
+    #[test]
+    fn the_driver_waits_for_room_whoever_finds_the_transport_full() {
+        model(|mut world| {
+            let (mut one, mut two) = (world.connect(), world.connect());
+            world.line.hold();
+            world.line.fill();
+            block_on(one.write(b"one")).unwrap();
+            world.task.run_until_quiet();
+            let driver = world.task.start();
+            let line = Arc::clone(&world.line);
+            let room = spawn(move || line.make_room());
+            block_on(two.write(b"two")).unwrap();
+            room.join().unwrap();
+            driver.stop();
+            assert_eq!(world.line.received(), 6);
+        });
+    }
+
+    #[test]
+    fn a_transport_that_fills_up_is_left_to_the_driver() {
+        model(|mut world| {
+            let (mut one, mut two) = (world.connect(), world.connect());
+            world.line.hold();
+            world.line.fill();
+            let driver = world.task.start();
+            let line = Arc::clone(&world.line);
+            let other = spawn(move || {
+                block_on(two.write(b"two")).unwrap();
+                line.make_room();
+                two
+            });
+            block_on(one.write(b"one")).unwrap();
+            let two = other.join().unwrap();
+            driver.stop();
+            assert_eq!(world.line.received(), 6);
+            drop(two);
+        });
+    }
 }
 
 /// The driver's sleep is never later than the earliest deadline.
