@@ -154,6 +154,34 @@ impl Connection {
         Some(transmit)
     }
 
+    /// Says whether a command of the application may have given [`poll_transmit`](Self::poll_transmit)
+    /// something to do; asked after the command. What waits for the peer or for a timer is left out: it
+    /// had its turn, and has another one when that comes.
+    pub fn has_transmit(&self) -> bool {
+        if self.outbox.reset.is_some() {
+            return true;
+        }
+        match self.state {
+            State::Closed => false,
+            State::SynSent | State::SynReceived => self
+                .handshake
+                .as_ref()
+                .is_some_and(|handshake| handshake.is_due),
+            State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => {
+                self.outbox.keepalive_due
+                    || self.receiver.pending_acks() > 0
+                    || self.receiver.has_window_update()
+                    || (self.state != State::TimeWait && self.sender.has_unsent())
+            }
+        }
+    }
+
     fn next_run(
         &mut self,
         now: Timestamp,

@@ -88,8 +88,13 @@ impl Shared {
 
     /// Runs `f` on the core, hands out what it changed and sends what it made.
     pub(crate) fn enter<R>(&self, f: impl FnOnce(&mut Core, Timestamp, &mut Wakeups) -> R) -> R {
-        let result = self.update(f);
-        self.transmit();
+        let (result, has_transmit) = self.update(|core, now, wakeups| {
+            let result = f(core, now, wakeups);
+            (result, core.endpoint.has_transmit())
+        });
+        if has_transmit {
+            self.transmit();
+        }
         result
     }
 

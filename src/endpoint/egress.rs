@@ -33,6 +33,12 @@ impl Endpoint {
         Some(departure)
     }
 
+    /// Returns whether [`poll_transmit`](Self::poll_transmit) may have something to send; if not, it would
+    /// return `None`.
+    pub fn has_transmit(&self) -> bool {
+        !self.outbox.is_empty() || !self.ready.is_empty()
+    }
+
     fn poll_answer(&mut self, buf: &mut [u8]) -> Option<Departure> {
         while let Some(answer) = self.outbox.pop() {
             if let Some(len) = answer.encode(buf) {

@@ -259,8 +259,13 @@ impl Endpoint {
         command: impl FnOnce(&mut Connection) -> R,
     ) -> Option<R> {
         let index = self.held(id)?;
-        let result = command(&mut self.slots[index].connection);
-        self.after_input(now, index);
+        let slot = &mut self.slots[index];
+        let result = command(&mut slot.connection);
+        if slot.connection.has_transmit() {
+            self.after_input(now, index);
+        } else {
+            self.settle(now, index);
+        }
         Some(result)
     }
 

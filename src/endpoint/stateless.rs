@@ -73,6 +73,10 @@ impl Outbox {
         has_room
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
     pub(super) fn pop(&mut self) -> Option<Answer> {
         self.answers.pop_front()
     }

@@ -350,6 +350,11 @@ impl Sender {
         self.probe = Probe::Due;
     }
 
+    /// Whether anything waits to be sent for the first time, the FIN included.
+    pub fn has_unsent(&self) -> bool {
+        self.snd_nxt() < self.buffer.end() + u64::from(self.is_finished)
+    }
+
     /// Says what to send next, in segments of at most `payload_max` bytes and at most `max_segments`.
     pub fn plan(&mut self, now: Timestamp, payload_max: u64, max_segments: usize) -> Option<Plan> {
         self.payload_max = payload_max;

@@ -106,7 +106,15 @@ fn transfer(config: &Config, seed: u64, loss_percent: u64, len: usize) {
             while let Ok(taken @ 1..) = pair.ends[end].read(pair.now, &mut buf) {
                 read[end].extend_from_slice(&buf[..taken]);
             }
+            // What a command does not announce waits for the peer or for a timer.
+            let connection = &pair.ends[end];
+            let is_due = connection.poll_timeout().is_some_and(|at| at <= pair.now);
+            let (is_announced, sent) = (connection.has_transmit(), pair.sent);
             pair.flush(end);
+            assert!(
+                is_announced || is_due || pair.sent == sent,
+                "seed {seed}, end {end}"
+            );
         }
         if !pair.step() {
             break;

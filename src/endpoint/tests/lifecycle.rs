@@ -730,3 +730,26 @@ fn the_tap_sees_every_intact_segment() {
     net.inject(&damaged);
     assert_eq!(record.0.lock().unwrap().len(), seen.len());
 }
+
+#[test]
+fn only_a_command_with_consequences_asks_for_a_turn() {
+    let mut net = Net::new(&Config::default());
+    let (client, server) = net.establish();
+    net.write(CLIENT, client, b"data");
+    assert!(net.endpoint(CLIENT).has_transmit());
+    net.deliver();
+    assert!(!net.endpoint(CLIENT).has_transmit());
+    let now = net.now;
+    let mut buf = [0; 8];
+    for expected in [Ok(4), Err(ReadError::Blocked)] {
+        let endpoint = net.endpoint(SERVER);
+        let read =
+            endpoint.with_connection(now, server, |connection| connection.read(now, &mut buf));
+        assert_eq!(read, Some(expected));
+        assert!(!endpoint.has_transmit(), "the window is as good as open");
+        endpoint.check_invariants();
+    }
+    net.endpoint(SERVER)
+        .with_connection(now, server, |connection| connection.abort(now));
+    assert!(net.endpoint(SERVER).has_transmit());
+}
