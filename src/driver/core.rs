@@ -35,7 +35,7 @@ pub(crate) struct Core {
     pub(super) idle_waiters: usize,
     /// The latest time that was passed in; never goes backwards.
     now: Timestamp,
-    waiters: HashMap<ConnectionId, Waiters>,
+    waiters: WaiterTable,
     listeners: HashMap<u16, ListenerWaiters>,
     /// When the driver wakes up by itself; `None` when only a datagram or a handle wakes it.
     armed: Option<Timestamp>,
@@ -52,6 +52,12 @@ pub(crate) struct Waiters {
     /// For `connect` and `closed`: a change of state.
     state: Option<Arc<Notify>>,
 }
+
+/// The tasks that wait, by connection.
+///
+/// Invariant: an entry stands at its connection's slot.
+#[derive(Debug, Default)]
+struct WaiterTable(Vec<Option<(ConnectionId, Waiters)>>);
 
 /// One of the directions in which a task can wait by poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +91,7 @@ impl Core {
             idle: Arc::default(),
             idle_waiters: 0,
             now: Timestamp::ZERO,
-            waiters: HashMap::new(),
+            waiters: WaiterTable::default(),
             listeners: HashMap::new(),
             armed: None,
         }
@@ -103,7 +109,7 @@ impl Core {
             match event {
                 EndpointEvent::Connection(id, event) => {
                     let state = self.endpoint.connection(id).map(Connection::state);
-                    if let Some(waiters) = self.waiters.get_mut(&id) {
+                    if let Some(waiters) = self.waiters.get_mut(id) {
                         waiters.on_event(event, state, wakeups);
                     }
                 }
@@ -181,7 +187,7 @@ impl Core {
         cx: &Context<'_>,
         wakeups: &mut Wakeups,
     ) {
-        let Some(waiters) = self.waiters.get_mut(&id) else {
+        let Some(waiters) = self.waiters.get_mut(id) else {
             return;
         };
         let slot = match direction {
@@ -194,7 +200,7 @@ impl Core {
 
     /// Returns what is notified when a connection changes state.
     pub(crate) fn state_notify(&mut self, id: ConnectionId) -> Arc<Notify> {
-        let notify = self.waiters.get_mut(&id).map(|waiters| &mut waiters.state);
+        let notify = self.waiters.get_mut(id).map(|waiters| &mut waiters.state);
         notify.map_or_else(Arc::default, |notify| {
             Arc::clone(notify.get_or_insert_default())
         })
@@ -204,7 +210,7 @@ impl Core {
     pub(crate) fn readable_notify(&mut self, id: ConnectionId) -> Arc<Notify> {
         let notify = self
             .waiters
-            .get_mut(&id)
+            .get_mut(id)
             .map(|waiters| &mut waiters.readable);
         notify.map_or_else(Arc::default, |notify| {
             Arc::clone(notify.get_or_insert_default())
@@ -213,20 +219,20 @@ impl Core {
 
     /// Wakes everybody who waits for a connection.
     pub(crate) fn wake_all(&mut self, id: ConnectionId, wakeups: &mut Wakeups) {
-        if let Some(waiters) = self.waiters.get_mut(&id) {
+        if let Some(waiters) = self.waiters.get_mut(id) {
             waiters.wake_all(wakeups);
         }
     }
 
     /// A socket takes over a connection.
     pub(crate) fn adopt(&mut self, id: ConnectionId) {
-        self.waiters.insert(id, Waiters::default());
+        self.waiters.insert(id);
     }
 
     /// The last handle of a connection is gone. The returned wakers must be dropped without the lock.
     pub(crate) fn release(&mut self, now: Timestamp, id: ConnectionId) -> Option<Waiters> {
         self.endpoint.release(now, id);
-        self.waiters.remove(&id)
+        self.waiters.remove(id)
     }
 
     pub(crate) fn listen(
@@ -289,7 +295,7 @@ impl Core {
     pub(super) fn on_driver_gone(&mut self, wakeups: &mut Wakeups) {
         self.phase = Phase::Gone;
         wakeups.retired.extend(self.driver.take());
-        for waiters in self.waiters.values_mut() {
+        for waiters in self.waiters.iter_mut() {
             waiters.wake_all(wakeups);
         }
         self.wake_listeners(wakeups);
@@ -301,6 +307,33 @@ impl Core {
             wakeups.tasks.extend(listener.poll.take());
             wakeups.groups.push(Arc::clone(&listener.accept));
         }
+    }
+}
+
+impl WaiterTable {
+    fn insert(&mut self, id: ConnectionId) {
+        let slot = id.slot();
+        if self.0.len() <= slot {
+            self.0.resize_with(slot + 1, || None);
+        }
+        if let Some(entry) = self.0.get_mut(slot) {
+            *entry = Some((id, Waiters::default()));
+        }
+    }
+
+    fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Waiters> {
+        let (holder, waiters) = self.0.get_mut(id.slot())?.as_mut()?;
+        (*holder == id).then_some(waiters)
+    }
+
+    fn remove(&mut self, id: ConnectionId) -> Option<Waiters> {
+        let entry = self.0.get_mut(id.slot())?;
+        let (_, waiters) = entry.take_if(|(holder, _)| *holder == id)?;
+        Some(waiters)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Waiters> {
+        self.0.iter_mut().flatten().map(|(_, waiters)| waiters)
     }
 }
 
@@ -356,5 +389,42 @@ impl Wakeups {
             group.notify_waiters();
         }
         self.retired.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::{EndpointLocal, Secrets};
+
+    #[test]
+    fn a_connection_does_not_find_the_wakers_of_the_next_one_at_its_slot() {
+        let secrets = Secrets {
+            isn: [1; 16],
+            port: [2; 16],
+            cookie: [3; 16],
+            hash_seed: 4,
+        };
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let local = EndpointLocal { addr };
+        let now = Timestamp::ZERO;
+        let mut core = Core::new(Endpoint::new(now, Config::default(), secrets, local));
+        let mut open = || {
+            let id = core.endpoint.connect(now, addr, 1, None).unwrap();
+            core.adopt(id);
+            assert!(core.waiters.get_mut(id).is_some());
+            id
+        };
+        let (kept, old) = (open(), open());
+        assert_ne!(kept.slot(), old.slot());
+        assert!(core.release(now, old).is_some());
+        assert!(core.waiters.get_mut(old).is_none());
+        let new = core.endpoint.connect(now, addr, 1, None).unwrap();
+        assert_eq!(new.slot(), old.slot());
+        core.adopt(new);
+        assert!(core.release(now, old).is_none());
+        assert!(core.waiters.get_mut(old).is_none());
+        assert!(core.waiters.get_mut(new).is_some());
+        assert_eq!(core.waiters.iter_mut().count(), 2);
     }
 }

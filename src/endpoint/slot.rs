@@ -22,7 +22,9 @@ impl ConnectionId {
         Self { slot, generation }
     }
 
-    pub(super) fn slot(self) -> usize {
+    /// Returns the place in a dense table: no two connections that the application holds share one, and
+    /// one that was released makes room for another.
+    pub(crate) fn slot(self) -> usize {
         self.slot
     }
 
