@@ -1,5 +1,9 @@
 //! Whole endpoints over the simulated network of the feature `sim`, in tokio's paused time.
 #![cfg(feature = "sim")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests may unwrap as tests may"
+)]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

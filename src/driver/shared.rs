@@ -132,10 +132,12 @@ impl Shared {
 
     fn send(&self, mut cx: Option<&mut Context<'_>>) -> Sending {
         let mut wakeups = Wakeups::default();
+        let mut sends_left = SENDS_PER_TURN;
         let sending = loop {
-            let turn = self
-                .transmitter
-                .take_turn(|transmitter| self.drain(transmitter, cx.as_deref_mut(), &mut wakeups));
+            let turn = self.transmitter.take_turn(|transmitter| {
+                let cx = cx.as_deref_mut();
+                self.drain(transmitter, cx, &mut sends_left, &mut wakeups)
+            });
             let Some(Turn { outcome, is_asked }) = turn else {
                 break Sending::Elsewhere;
             };
@@ -356,7 +358,7 @@ impl Drop for Handle {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::task::{Wake, Waker};
 
     use super::*;

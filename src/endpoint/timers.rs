@@ -166,6 +166,22 @@ impl ReadyQueue {
         self.turns.is_empty()
     }
 
+    /// Drops the turns of connections that are gone once they outnumber the `live` ones, so that peers
+    /// that come and go while nothing can be sent do not pile them up.
+    pub(super) fn sweep(&mut self, live: usize, is_alive: impl Fn(ConnectionId) -> bool) {
+        if self.turns.len() > 2 * live + SWEEP_SLACK {
+            self.turns.retain(|&id| is_alive(id));
+        }
+    }
+
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
+    pub(super) fn check_invariants(&self, live: usize) {
+        assert!(
+            self.turns.len() <= 2 * live + SWEEP_SLACK + 1,
+            "stale turns pile up"
+        );
+    }
+
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub(super) fn iter(&self) -> impl Iterator<Item = ConnectionId> + '_ {
         self.turns.iter().copied()
