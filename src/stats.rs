@@ -74,6 +74,11 @@ pub struct ConnectionStats {
     pub rto_count: u64,
     /// Entries into fast recovery.
     pub fast_recovery_count: u64,
+    /// ACKs by which segments proved to have been reordered on their way to the peer.
+    pub reordering_count: u64,
+    /// How late a segment that others have overtaken may be before it counts as lost (RFC 8985 §6.2),
+    /// `None` without SACK.
+    pub reordering_window: Option<Duration>,
     /// Zero-window probes sent.
     pub zero_window_probes: u64,
     /// Keepalive probes sent.

@@ -197,6 +197,7 @@ impl Handshake {
         RecoveryStart {
             mss: negotiated.mss(config) as u64,
             sack: negotiated.sack,
+            rack: negotiated.sack,
             timestamps: negotiated.timestamps,
             prr: config.prr,
             handshake_rtt: self.rtt(now),

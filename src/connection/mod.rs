@@ -45,6 +45,7 @@ pub use self::offset::Offset;
 #[cfg(any(fuzzing, feature = "__internals"))]
 pub use self::receiver::fuzz::fuzz_assembler;
 use self::receiver::{Receiver, ReceiverParams};
+use self::recovery::RecoveryTimer;
 use self::sender::{Blocked, Sender};
 pub use self::state::State;
 use self::teardown::Ending;
@@ -465,7 +466,8 @@ impl Connection {
             table.set(Timer::Connect, limit.map(|limit| handshake.started + limit));
         }
         if self.state.is_synchronized() && self.state != State::TimeWait {
-            table.set(Timer::Retransmit, self.sender.recovery().rto_deadline());
+            let recovery = self.sender.recovery().timer();
+            table.set(Timer::Retransmit, recovery.map(|(deadline, _)| deadline));
             table.set(Timer::Persist, self.sender.persist_deadline());
             if let Blocked::Pacing(deadline) = self.sender.blocked() {
                 table.set(Timer::Pacing, Some(deadline));
@@ -525,13 +527,7 @@ impl Connection {
                     self.time_out(TimeoutCause::ConnectTimeout(limit), false);
                 }
             }
-            Timer::Retransmit => {
-                if self.sender.is_retry_limit_reached(retries) {
-                    self.time_out(TimeoutCause::DataRetries { retries }, false);
-                } else {
-                    self.sender.on_rto(now);
-                }
-            }
+            Timer::Retransmit => self.on_recovery_timer(now),
             Timer::Persist => {
                 if self.sender.unanswered_probes() >= retries.max(1) {
                     self.time_out(TimeoutCause::DataRetries { retries }, false);
@@ -562,6 +558,19 @@ impl Connection {
             Timer::TimeWait => self.close_orderly(),
             // What they hold back comes out of the next `poll_transmit`.
             Timer::Pacing | Timer::DelayedAck => {}
+        }
+    }
+
+    fn on_recovery_timer(&mut self, now: Timestamp) {
+        let retries = self.config.data_retries;
+        match self.sender.recovery().timer().map(|(_, timer)| timer) {
+            Some(RecoveryTimer::Reordering) => self.sender.on_reordering_timeout(now),
+            // Only timeouts are retries that count.
+            Some(RecoveryTimer::Timeout) if self.sender.is_retry_limit_reached(retries) => {
+                self.time_out(TimeoutCause::DataRetries { retries }, false);
+            }
+            Some(RecoveryTimer::Timeout) => self.sender.on_rto(now),
+            None => {}
         }
     }
 
@@ -632,6 +641,8 @@ impl Connection {
             bytes_retransmitted: self.counters.bytes_retransmitted,
             rto_count: counted.rto_count,
             fast_recovery_count: counted.fast_recovery_count,
+            reordering_count: counted.reordering_count,
+            reordering_window: recovery.reo_wnd(),
             zero_window_probes: self.sender.zero_window_probes(),
             keepalive_probes: self.counters.keepalive_probes,
             segments_unacceptable: self.counters.segments_unacceptable,

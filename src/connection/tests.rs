@@ -9,6 +9,7 @@ mod defence;
 mod open;
 mod pair;
 mod statistics;
+mod recovery;
 mod timeouts;
 
 use std::collections::VecDeque;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::loss::{Evidence, Verdict, detect};
 use super::losses::Losses;
 use super::prr::{Prr, PrrAck};
+use super::rack::{AckRound, DeliveryTime};
 use super::scoreboard::Piece;
 use super::{Phase, Recovery};
 use crate::Timestamp;
@@ -43,9 +44,21 @@ pub struct AckOutcome {
     pub must_retransmit: bool,
 }
 
+impl AckArrival<'_> {
+    /// Returns the duplicate that it reports (RFC 2883 §4): a first block that is acknowledged, or part of
+    /// the second one.
+    pub fn dsack(&self) -> Option<&Range<Offset>> {
+        let first = self.sack.first()?;
+        let is_within =
+            |other: &Range<Offset>| other.start <= first.start && first.end <= other.end;
+        let is_duplicate = first.end <= self.ack || self.sack.get(1).is_some_and(is_within);
+        is_duplicate.then_some(first)
+    }
+}
+
 /// What an ACK took off the scoreboard.
-#[derive(Debug, Clone, Copy)]
-struct Delivery {
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Delivery {
     /// How far `snd_una` moved.
     acked: u64,
     /// Bytes delivered for the first time, estimates included.
@@ -83,6 +96,7 @@ impl Recovery {
             .rate
             .finish(now, delivery.delivered, self.rtt.min_rtt());
 
+        self.update_reordering(arrival);
         let is_cwnd_limited = self
             .usage
             .is_limited(self.cwnd(), self.controller.ssthresh());
@@ -124,17 +138,29 @@ impl Recovery {
     fn take_delivery(&mut self, now: Timestamp, arrival: &AckArrival<'_>) -> Delivery {
         let (mut removed, mut karn) = (0, Karn::default());
         let rate = &mut self.rate;
+        let rack = &mut self.rack;
+        let time = DeliveryTime {
+            now,
+            echoed: arrival.rtt.map(|rtt| now - rtt),
+            min_rtt: self.rtt.min_rtt(),
+        };
+        let mut on_delivered = |piece: &Piece| {
+            rate.on_delivered(&piece.snapshot);
+            if let Some(rack) = rack {
+                rack.on_delivered(piece, &time);
+            }
+        };
         let acked = self.scoreboard.acknowledge(arrival.ack, &mut |piece| {
             removed += piece.len();
             karn.on_acknowledged(piece);
-            rate.on_delivered(&piece.snapshot);
+            on_delivered(piece);
         });
         let mut newly_sacked = 0;
         if self.sack {
             for block in arrival.sack {
                 let is_accepted = self.scoreboard.sack(block.clone(), &mut |piece| {
                     newly_sacked += piece.len();
-                    rate.on_delivered(&piece.snapshot);
+                    on_delivered(piece);
                 });
                 self.counters.sack_blocks_refused += u64::from(!is_accepted);
             }
@@ -215,6 +241,21 @@ impl Recovery {
         }
     }
 
+    /// RFC 8985 §6.2, steps 3 and 4.
+    fn update_reordering(&mut self, arrival: &AckArrival<'_>) {
+        let round = AckRound {
+            snd_una: self.snd_una(),
+            snd_nxt: self.snd_nxt(),
+            // A duplicate without a retransmission is the network's own.
+            has_dsack: arrival.dsack().is_some() && self.counters.segments_retransmitted > 0,
+        };
+        if let Some(rack) = &mut self.rack
+            && rack.finish_ack(&round)
+        {
+            self.counters.reordering_count += 1;
+        }
+    }
+
     /// Detects losses, and begins a recovery episode if there is reason to. Returns whether the one in
     /// progress has ended.
     fn react(&mut self, now: Timestamp, delivery: &Delivery) -> bool {
@@ -223,17 +264,21 @@ impl Recovery {
             && snd_una >= recovery_point
         {
             self.phase = Phase::Open;
+            self.on_episode_ended();
         }
-        let verdict = detect(&Evidence {
-            snd_una,
-            sacked: self.scoreboard.sacked(),
-            duplicates: self.duplicates.count(),
-            mss: self.mss,
-        });
+        let verdict = if self.trusts_order() {
+            self.verdict()
+        } else {
+            Verdict::Nothing
+        };
         match self.phase {
             Phase::Open => {
-                if verdict != Verdict::Nothing && self.may_enter_recovery() {
+                let by_count = verdict != Verdict::Nothing && self.may_enter_recovery();
+                if by_count {
                     self.mark(now, verdict);
+                }
+                let by_time = self.mark_by_time(now);
+                if by_count || by_time || self.owes_episode {
                     self.enter_recovery(now, delivery);
                 }
                 false
@@ -242,6 +287,7 @@ impl Recovery {
                 if let Verdict::Below(_) = verdict {
                     self.mark(now, verdict);
                 }
+                self.mark_by_time(now);
                 // RFC 6675 §5 step A; RFC 6582 §3.2 step 3, full acknowledgment. A loss beyond it begins
                 // the next episode with the next ACK.
                 let has_ended = snd_una >= recovery_point;
@@ -257,9 +303,33 @@ impl Recovery {
                 if let Verdict::Below(_) = verdict {
                     self.mark(now, verdict);
                 }
+                self.mark_by_time(now);
                 false
             }
         }
+    }
+
+    /// Says whether what was overtaken may be judged by counting what overtook it: until reordering was
+    /// seen (RFC 8985 §3.3).
+    pub(super) fn trusts_order(&self) -> bool {
+        self.rack
+            .as_ref()
+            .is_none_or(|rack| !rack.is_reordering_seen())
+    }
+
+    /// Says whether there is reason enough not to wait for late segments where reordering was never seen
+    /// (RFC 8985 §6.2, step 4).
+    pub(super) fn is_loss_likely(&self) -> bool {
+        !matches!(self.phase, Phase::Open) || self.verdict() != Verdict::Nothing
+    }
+
+    fn verdict(&self) -> Verdict {
+        detect(&Evidence {
+            snd_una: self.snd_una(),
+            sacked: self.scoreboard.sacked(),
+            duplicates: self.duplicates.count(),
+            mss: self.mss,
+        })
     }
 
     /// RFC 6582 §3.2 step 1: without SACK, duplicate ACKs for what a recovery or a timeout has sent again
@@ -273,6 +343,7 @@ impl Recovery {
         let Losses {
             scoreboard,
             mut report,
+            ..
         } = Losses::new(self, now);
         let mut visit = |piece: &Piece| report.on_lost(piece);
         match verdict {
@@ -282,11 +353,32 @@ impl Recovery {
         }
     }
 
-    fn enter_recovery(&mut self, now: Timestamp, delivery: &Delivery) {
+    /// Marks what is lost by RFC 8985 §6.2, step 5, and says whether there was anything.
+    pub(super) fn mark_by_time(&mut self, now: Timestamp) -> bool {
+        let Some(reo_wnd) = self.reo_wnd() else {
+            return false;
+        };
+        let Losses {
+            scoreboard,
+            rack,
+            mut report,
+        } = Losses::new(self, now);
+        let mut is_any = false;
+        if let Some(rack) = rack {
+            rack.detect(now, reo_wnd, scoreboard, &mut |piece| {
+                is_any = true;
+                report.on_lost(piece);
+            });
+        }
+        is_any
+    }
+
+    pub(super) fn enter_recovery(&mut self, now: Timestamp, delivery: &Delivery) {
         let recovery_point = self.snd_nxt();
         self.counters.fast_recovery_count += 1;
         self.recover = Some(recovery_point);
         self.owes_retransmission = true;
+        self.owes_episode = false;
         self.scoreboard.reset_high_rxt();
         let event = RecoveryEntered {
             now,
@@ -317,10 +409,18 @@ impl Recovery {
         self.phase = Phase::Open;
         self.duplicates.reset();
         self.owes_retransmission = false;
+        self.owes_episode = self.rack.is_some() && self.scoreboard.has_lost();
+        self.on_episode_ended();
         let in_flight = self.pipe();
         self.controller
             .on_recovery_exited(&RecoveryExited { now, in_flight });
         tracing::debug!(cwnd = self.cwnd(), "recovery ends");
+    }
+
+    fn on_episode_ended(&mut self) {
+        if let Some(rack) = &mut self.rack {
+            rack.on_recovery_exited();
+        }
     }
 
     /// RFC 9937 §6.2

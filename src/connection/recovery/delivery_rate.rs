@@ -13,6 +13,8 @@ use crate::congestion::RateSample;
 /// The connection's counters at the moment of a transmission.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SendSnapshot {
+    /// The number of the transmission; each that the connection makes has a higher one than those before.
+    pub transmission: u64,
     /// When the data was sent.
     pub sent_at: Timestamp,
     /// When the data was sent whose acknowledgment was the newest at that time.
@@ -32,6 +34,7 @@ pub struct SendSnapshot {
 /// The connection's counters, and the sample that the present ACK is building.
 #[derive(Debug, Clone, Default)]
 pub struct RateEstimator {
+    transmissions: u64,
     delivered: u64,
     delivered_at: Timestamp,
     first_sent_at: Timestamp,
@@ -51,7 +54,9 @@ impl RateEstimator {
             self.first_sent_at = now;
             self.delivered_at = now;
         }
+        self.transmissions += 1;
         SendSnapshot {
+            transmission: self.transmissions,
             sent_at: now,
             first_sent_at: self.first_sent_at,
             delivered_at: self.delivered_at,

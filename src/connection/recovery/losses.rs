@@ -1,6 +1,7 @@
 //! Passes what the scoreboard finds lost on to the counters and the controller, segment by segment.
 
 use super::delivery_rate::RateEstimator;
+use super::rack::Rack;
 use super::scoreboard::{Piece, Scoreboard};
 use super::{Recovery, RecoveryCounters};
 use crate::Timestamp;
@@ -10,6 +11,8 @@ use crate::congestion::{CongestionController, Lost};
 pub struct Losses<'a> {
     /// Where to mark them.
     pub scoreboard: &'a mut Scoreboard,
+    /// The detector by time.
+    pub rack: Option<&'a mut Rack>,
     /// Where to report them.
     pub report: LossReport<'a>,
 }
@@ -28,6 +31,7 @@ impl<'a> Losses<'a> {
     pub fn new(recovery: &'a mut Recovery, now: Timestamp) -> Self {
         Self {
             scoreboard: &mut recovery.scoreboard,
+            rack: recovery.rack.as_mut(),
             report: LossReport {
                 now,
                 mss: recovery.mss,

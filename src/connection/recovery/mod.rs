@@ -5,7 +5,7 @@
 //! controller and is the only one to call it, in the order that [`crate::congestion`] promises.
 //!
 //! The rules: the RTO and its timer (RFC 6298, `rto`, `rtt`), loss by duplicate ACKs and SACK (RFC 5681,
-//! RFC 6675, `loss`, `scoreboard`), partial ACKs where there is no SACK (RFC 6582, `duplicates`),
+//! RFC 6675, `loss`, `scoreboard`) and by time (RFC 8985, `rack`), partial ACKs where there is no SACK (RFC 6582, `duplicates`),
 //! limited transmit (RFC 3042), proportional rate reduction (RFC 9937, `prr`), pacing (`pacer`),
 //! delivery rate (draft-ietf-ccwg-bbr §4.1, `delivery_rate`), window validation (`window_usage`). What
 //! an ACK does stands in `ack`.
@@ -25,6 +25,7 @@ mod loss;
 mod losses;
 mod pacer;
 mod prr;
+mod rack;
 mod rto;
 mod rtt;
 mod scoreboard;
@@ -33,12 +34,14 @@ mod window_usage;
 use std::ops::Range;
 use std::time::Duration;
 
+use self::ack::Delivery;
 pub use self::ack::{AckArrival, AckOutcome};
 use self::delivery_rate::RateEstimator;
 use self::duplicates::Duplicates;
 use self::losses::Losses;
 use self::pacer::Pacer;
 use self::prr::Prr;
+use self::rack::Rack;
 use self::rto::RtoTimer;
 pub use self::rtt::RttEstimator;
 use self::scoreboard::Scoreboard;
@@ -66,6 +69,8 @@ pub struct RecoveryStart {
     pub mss: u64,
     /// Whether SACK was negotiated.
     pub sack: bool,
+    /// Whether losses are detected by time (RFC 8985 §6); needs SACK.
+    pub rack: bool,
     /// Whether timestamps were negotiated: the sample of an [`AckArrival`] is used.
     pub timestamps: bool,
     /// Whether proportional rate reduction governs recovery, if the controller lets it.
@@ -95,6 +100,17 @@ pub struct RecoveryCounters {
     pub sack_blocks_refused: u64,
     /// Times that the peer proved to have discarded SACKed data.
     pub reneging_count: u64,
+    /// ACKs by which data proved to have been overtaken on its way.
+    pub reordering_count: u64,
+}
+
+/// What an expiry of the timer means; at any time one of them is waited for (RFC 8985 §8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoveryTimer {
+    /// The retransmission timeout: [`Recovery::on_rto`].
+    Timeout,
+    /// What was overtaken counts as lost: [`Recovery::on_reordering_timeout`].
+    Reordering,
 }
 
 /// Where loss recovery stands.
@@ -137,6 +153,8 @@ pub struct Recovery {
     prr: bool,
     controller: Box<dyn CongestionController>,
     scoreboard: Scoreboard,
+    /// The detector by time, `None` without SACK.
+    rack: Option<Rack>,
     rtt: RttEstimator,
     rto: RtoTimer,
     rate: RateEstimator,
@@ -151,6 +169,8 @@ pub struct Recovery {
     recover: Option<Offset>,
     /// A retransmission is due whatever the window says.
     owes_retransmission: bool,
+    /// A loss that the previous episode did not cover is still to be answered by one of its own.
+    owes_episode: bool,
     /// Bytes that limited transmit sent beyond the window since `snd_una` last moved.
     limited_transmit: u64,
     last_sent_at: Option<Timestamp>,
@@ -173,6 +193,7 @@ impl Recovery {
             prr: false,
             controller: Box::new(BeforeHandshake),
             scoreboard: Scoreboard::new(Offset::FIRST),
+            rack: None,
             rtt: RttEstimator::default(),
             rto: RtoTimer::new(config.initial_rto, config.min_rto, config.max_rto),
             rate: RateEstimator::default(),
@@ -183,6 +204,7 @@ impl Recovery {
             phase: Phase::Open,
             recover: None,
             owes_retransmission: false,
+            owes_episode: false,
             limited_transmit: 0,
             last_sent_at: None,
             progress_at: Timestamp::ZERO,
@@ -196,6 +218,7 @@ impl Recovery {
         self.sack = start.sack;
         self.timestamps = start.timestamps;
         self.prr = start.prr;
+        self.rack = (start.sack && start.rack).then(Rack::default);
         if let Some(sample) = start.handshake_rtt {
             self.rtt.on_sample(sample);
         }
@@ -244,6 +267,9 @@ impl Recovery {
             .on_sent(now, self.pipe().saturating_add(bytes), was_idle);
         self.scoreboard
             .on_sent(range.end, bytes.div_ceil(self.mss), snapshot);
+        if let Some(rack) = &mut self.rack {
+            rack.on_sent(&snapshot, range);
+        }
         // RFC 6298 §5.1
         self.rto.start(now);
         self.usage
@@ -259,9 +285,12 @@ impl Recovery {
         let snapshot = self
             .rate
             .on_sent(now, self.pipe().saturating_add(bytes), false);
-        let bytes = self.scoreboard.on_retransmitted(range, snapshot);
+        let bytes = self.scoreboard.on_retransmitted(range.clone(), snapshot);
         if bytes == 0 {
             return;
+        }
+        if let Some(rack) = &mut self.rack {
+            rack.on_sent(&snapshot, range);
         }
         self.owes_retransmission = false;
         self.counters.segments_retransmitted += bytes.div_ceil(self.mss);
@@ -296,11 +325,15 @@ impl Recovery {
         losses
             .scoreboard
             .mark_all_lost(&mut |piece| losses.report.on_lost(piece));
+        if let Some(rack) = &mut self.rack {
+            rack.on_all_lost();
+        }
 
         let recovery_point = self.snd_nxt();
         self.phase = Phase::Loss { recovery_point };
         self.recover = Some(recovery_point);
         self.owes_retransmission = true;
+        self.owes_episode = false;
         let consecutive = self.rto.consecutive();
         self.controller.on_timeout(&TimedOut {
             now,
@@ -312,6 +345,21 @@ impl Recovery {
         tracing::debug!(flight_size, consecutive, rto = ?self.rto.current(), "timeout");
     }
 
+    /// The reordering timer expired: what was overtaken and is late now counts as lost (RFC 8985 §6.2,
+    /// step 5).
+    pub fn on_reordering_timeout(&mut self, now: Timestamp) {
+        if self.flight_size() > 0 {
+            // RFC 8985 §8: while this timer ran, it stood in place of the retransmission timer.
+            self.rto.restart(now);
+        }
+        if self.mark_by_time(now) {
+            self.owes_retransmission = true;
+            if matches!(self.phase, Phase::Open) {
+                self.enter_recovery(now, &Delivery::default());
+            }
+        }
+    }
+
     /// Returns the lowest lost range that was not sent again, at most `max` bytes.
     pub fn next_retransmission(&self, max: u64) -> Option<Range<Offset>> {
         self.scoreboard.next_lost(max)
@@ -320,7 +368,8 @@ impl Recovery {
     /// Returns a range, at most `max` bytes, that is worth sending again in recovery though it is not
     /// known to be lost, if neither a lost range nor new data can be sent (RFC 6675 §4, `NextSeg` rule 3).
     pub fn next_speculative_retransmission(&self, max: u64) -> Option<Range<Offset>> {
-        self.is_in_recovery()
+        // What was overtaken is left to the detector by time.
+        (self.is_in_recovery() && self.trusts_order())
             .then(|| self.scoreboard.next_hole(max))
             .flatten()
     }
@@ -377,6 +426,15 @@ impl Recovery {
         self.controller
             .pacing_rate()
             .map(|rate| if rate == 0 { self.mss } else { rate })
+    }
+
+    /// Returns when to call back and what for, `None` if and only if nothing is outstanding.
+    pub fn timer(&self) -> Option<(Timestamp, RecoveryTimer)> {
+        let late = self.rack.as_ref().and_then(Rack::deadline);
+        // RFC 8985 §8: the timers exclude each other. This one takes the least time, and what it finds out
+        // would otherwise be taken for a timeout.
+        late.map(|deadline| (deadline, RecoveryTimer::Reordering))
+            .or_else(|| Some((self.rto_deadline()?, RecoveryTimer::Timeout)))
     }
 
     /// Returns when the retransmission timer expires, `None` if and only if nothing is outstanding.
@@ -478,6 +536,13 @@ impl Recovery {
         self.rate.latest()
     }
 
+    /// Returns how long what was overtaken may be late before it counts as lost (RFC 8985 §6.2, step 4),
+    /// `None` without SACK.
+    pub fn reo_wnd(&self) -> Option<Duration> {
+        let is_urgent = self.is_loss_likely();
+        Some(self.rack.as_ref()?.reo_wnd(&self.rtt, is_urgent))
+    }
+
     /// Returns the counters.
     pub fn counters(&self) -> &RecoveryCounters {
         &self.counters
@@ -518,6 +583,9 @@ impl Recovery {
             self.flight_size() > 0,
             "timer"
         );
+        if self.flight_size() == 0 {
+            assert_eq!(self.timer(), None, "timer without purpose");
+        }
         let acked = self.snd_una().saturating_since(Offset::FIRST);
         let known = acked + self.scoreboard.sacked().bytes() + self.counted_ahead;
         assert_eq!(self.rate.delivered(), known, "delivered");

@@ -8,6 +8,9 @@
 //! What a hostile peer can make of it is bounded: an isolated SACK block is refused once there are more
 //! SACKed ranges than segments outstanding (a receiver cannot hold more pieces than were sent), so both
 //! memory and work stay proportional to what this side sent.
+//!
+//! A record also knows the transmission that carried it last, so that a detector by time can ask what of
+//! a transmission is still in flight, and declare it lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -263,6 +266,45 @@ impl Scoreboard {
         self.mark_lost(from..frontier, visit);
     }
 
+    /// Returns the first offset in `range` of what `transmission` carried and is still in flight.
+    pub fn first_in_flight(&self, transmission: u64, range: Range<Offset>) -> Option<Offset> {
+        let mut records = self.records.range(self.clip(range));
+        records.find_map(|(&start, record)| {
+            #[cfg(test)]
+            self.touched.set(self.touched.get() + 1);
+            record.is_in_flight(transmission).then_some(start)
+        })
+    }
+
+    /// What of `range` was sent last by `transmission` and is in flight is lost. Shows each piece.
+    pub fn mark_transmission_lost(
+        &mut self,
+        transmission: u64,
+        range: Range<Offset>,
+        visit: &mut impl FnMut(&Piece),
+    ) {
+        let range = self.clip(range);
+        self.split_at(range.start);
+        self.split_at(range.end);
+        for (&start, record) in self.records.range_mut(range) {
+            #[cfg(test)]
+            self.touched.set(self.touched.get() + 1);
+            if !record.is_in_flight(transmission) {
+                continue;
+            }
+            let piece = record.piece(start);
+            // The earlier copy of a doubled record is as late as this one or later.
+            self.pipe -= piece.len() * record.state.copies();
+            if record.state != RecordState::Sent {
+                self.resent_bytes -= piece.len();
+            }
+            record.state = RecordState::Lost;
+            self.lost.insert(start);
+            self.lost_bytes += piece.len();
+            visit(&piece);
+        }
+    }
+
     /// The first `len` bytes that are not SACKed are lost, if they were sent only once. Shows the piece.
     pub fn mark_first_lost(&mut self, len: u64, visit: &mut impl FnMut(&Piece)) {
         if let Some((&start, _)) = self.records.first_key_value() {
@@ -497,6 +539,10 @@ impl Scoreboard {
 }
 
 impl Record {
+    fn is_in_flight(&self, transmission: u64) -> bool {
+        self.snapshot.transmission == transmission && self.state != RecordState::Lost
+    }
+
     const fn piece(&self, start: Offset) -> Piece {
         Piece {
             start,

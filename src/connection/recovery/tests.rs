@@ -3,6 +3,7 @@
 
 mod fast_recovery;
 mod hostile;
+mod rack;
 mod sack;
 mod timeout;
 mod window;
@@ -144,6 +145,7 @@ impl CongestionController for TestController {
 #[expect(clippy::struct_excessive_bools, reason = "independent settings")]
 struct Setup {
     sack: bool,
+    rack: bool,
     timestamps: bool,
     prr: bool,
     controller_uses_prr: bool,
@@ -152,9 +154,10 @@ struct Setup {
     pacing_rate: Option<u64>,
 }
 
-/// With SACK, without PRR, so that the window alone decides what may be sent.
+/// With SACK, without RACK and PRR, so that RFC 6675 alone decides what is lost and the window alone decides what may be sent.
 const SACK: Setup = Setup {
     sack: true,
+    rack: false,
     timestamps: true,
     prr: false,
     controller_uses_prr: true,
@@ -166,6 +169,7 @@ const NO_SACK: Setup = Setup {
     timestamps: false,
     ..SACK
 };
+const RACK: Setup = Setup { rack: true, ..SACK };
 const PRR: Setup = Setup { prr: true, ..SACK };
 
 struct RecoveryTest {
@@ -207,6 +211,7 @@ impl RecoveryTest {
             RecoveryStart {
                 mss: MSS,
                 sack: setup.sack,
+                rack: setup.rack,
                 timestamps: setup.timestamps,
                 prr: setup.prr,
                 handshake_rtt: Some(ms(100)),
@@ -299,6 +304,16 @@ impl RecoveryTest {
             .rto_deadline()
             .expect("the timer does not run");
         self.recovery.on_rto(self.now);
+        self.recovery.check_invariants();
+    }
+
+    /// Goes to the deadline of the reordering timer, which has to be the one that runs, and lets it expire.
+    #[track_caller]
+    fn expire_reordering(&mut self, millis: u64) {
+        let expected = (Timestamp::from_millis(millis), RecoveryTimer::Reordering);
+        assert_eq!(self.recovery.timer(), Some(expected));
+        self.now = expected.0;
+        self.recovery.on_reordering_timeout(self.now);
         self.recovery.check_invariants();
     }
 

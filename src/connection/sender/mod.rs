@@ -304,6 +304,11 @@ impl Sender {
         self.recovery.on_rto(now);
     }
 
+    /// What was overtaken counts as lost now.
+    pub fn on_reordering_timeout(&mut self, now: Timestamp) {
+        self.recovery.on_reordering_timeout(now);
+    }
+
     /// Says whether the same data was retransmitted `limit` times by timeout without effect, so that
     /// one more expiry ends the connection.
     ///

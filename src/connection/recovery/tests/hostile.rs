@@ -52,6 +52,7 @@ enum Step {
         rtt: Option<u64>,
     },
     Expire,
+    ExpireReordering,
     Advance(u64),
     SetMss(u64),
     AppLimited,
@@ -70,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Ack { ahead, blocks, is_duplicate, rtt }
         }),
         1 => Just(Step::Expire),
+        2 => Just(Step::ExpireReordering),
         2 => (0_u64..2_000).prop_map(Step::Advance),
         1 => (1_u64..9_000).prop_map(Step::SetMss),
         1 => Just(Step::AppLimited),
@@ -116,6 +118,12 @@ impl RecoveryTest {
                 });
             }
             Step::Expire => self.recovery.on_rto(now),
+            Step::ExpireReordering => {
+                if let Some((deadline, RecoveryTimer::Reordering)) = self.recovery.timer() {
+                    self.now = now.max(deadline);
+                    self.recovery.on_reordering_timeout(self.now);
+                }
+            }
             Step::Advance(millis) => self.advance(*millis),
             Step::SetMss(mss) => self.recovery.set_mss(*mss),
             Step::AppLimited => self.recovery.on_app_limited(),
@@ -134,8 +142,12 @@ impl RecoveryTest {
             let allowance = self.recovery.send_allowance(self.now);
             let Some(range) = self.recovery.next_retransmission(allowance) else {
                 // Nothing may be sent: then the timer must run.
-                self.now = self.recovery.rto_deadline().expect("deadlock");
-                self.take(&Step::Expire);
+                let (deadline, timer) = self.recovery.timer().expect("deadlock");
+                self.now = self.now.max(deadline);
+                match timer {
+                    RecoveryTimer::Timeout => self.take(&Step::Expire),
+                    RecoveryTimer::Reordering => self.take(&Step::ExpireReordering),
+                }
                 continue;
             };
             self.recovery.on_retransmitted(self.now, range.clone());
@@ -159,10 +171,11 @@ proptest! {
     #[test]
     fn no_stream_of_events_breaks_or_blocks_recovery(
         sack: bool,
+        rack: bool,
         prr: bool,
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        let mut test = RecoveryTest::new(Setup { sack, prr, ..SACK });
+        let mut test = RecoveryTest::new(Setup { sack, rack, prr, ..SACK });
         for step in &steps {
             test.take(step);
         }
@@ -170,6 +183,6 @@ proptest! {
         test.log.lock().unwrap().heard.clear();
         prop_assert!(steps < 1_000);
         prop_assert_eq!(test.recovery.pipe(), 0);
-        prop_assert_eq!(test.recovery.rto_deadline(), None);
+        prop_assert_eq!(test.recovery.timer(), None);
     }
 }

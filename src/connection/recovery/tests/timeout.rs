@@ -211,6 +211,7 @@ fn before_the_handshake_an_expiry_only_doubles_the_timeout() {
     let start = RecoveryStart {
         mss: MSS,
         sack: true,
+        rack: true,
         timestamps: false,
         prr: true,
         handshake_rtt: None,
