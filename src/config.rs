@@ -56,6 +56,7 @@ pub struct Config {
     pub(crate) initial_window_segments: u32,
     pub(crate) slow_start_after_idle: bool,
     pub(crate) prr: bool,
+    pub(crate) tail_loss_probe: bool,
     pub(crate) send_buffer: usize,
     pub(crate) receive_buffer: usize,
     pub(crate) datagram_size: usize,
@@ -96,6 +97,7 @@ impl Default for Config {
             initial_window_segments: 10,
             slow_start_after_idle: true,
             prr: true,
+            tail_loss_probe: true,
             // 300 ms at 100 Mbit/s, or 30 ms at 1 Gbit/s.
             send_buffer: 4 * MIB,
             // 100 ms at 1 Gbit/s is 12.5 MB; the next power of two. Memory is used only for what arrived.
@@ -190,6 +192,14 @@ impl ConfigBuilder {
     /// sending stops until half a window has drained (RFC 6675).
     pub fn prr(mut self, enabled: bool) -> Self {
         self.config.prr = enabled;
+        self
+    }
+
+    /// Probes the tail of a flight that stays unacknowledged for about two round trips (RFC 8985 §7), so that
+    /// its loss is repaired without waiting for the retransmission timeout. Default: true. Needs
+    /// [`sack`](Self::sack).
+    pub fn tail_loss_probe(mut self, enabled: bool) -> Self {
+        self.config.tail_loss_probe = enabled;
         self
     }
 

@@ -74,6 +74,10 @@ pub struct ConnectionStats {
     pub rto_count: u64,
     /// Entries into fast recovery.
     pub fast_recovery_count: u64,
+    /// Tail loss probes sent (RFC 8985 §7).
+    pub tlp_count: u64,
+    /// Losses that a tail loss probe repaired.
+    pub tlp_repair_count: u64,
     /// ACKs by which segments proved to have been reordered on their way to the peer.
     pub reordering_count: u64,
     /// How late a segment that others have overtaken may be before it counts as lost (RFC 8985 §6.2),

@@ -198,6 +198,7 @@ impl Handshake {
             mss: negotiated.mss(config) as u64,
             sack: negotiated.sack,
             rack: negotiated.sack,
+            tail_loss_probe: config.tail_loss_probe,
             timestamps: negotiated.timestamps,
             prr: config.prr,
             handshake_rtt: self.rtt(now),

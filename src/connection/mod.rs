@@ -565,6 +565,7 @@ impl Connection {
         let retries = self.config.data_retries;
         match self.sender.recovery().timer().map(|(_, timer)| timer) {
             Some(RecoveryTimer::Reordering) => self.sender.on_reordering_timeout(now),
+            Some(RecoveryTimer::Probe) => self.sender.on_probe_timeout(now),
             // Only timeouts are retries that count.
             Some(RecoveryTimer::Timeout) if self.sender.is_retry_limit_reached(retries) => {
                 self.time_out(TimeoutCause::DataRetries { retries }, false);
@@ -641,6 +642,8 @@ impl Connection {
             bytes_retransmitted: self.counters.bytes_retransmitted,
             rto_count: counted.rto_count,
             fast_recovery_count: counted.fast_recovery_count,
+            tlp_count: counted.tlp_count,
+            tlp_repair_count: counted.tlp_repair_count,
             reordering_count: counted.reordering_count,
             reordering_window: recovery.reo_wnd(),
             zero_window_probes: self.sender.zero_window_probes(),

@@ -12,8 +12,8 @@ pub enum Timer {
     Handshake,
     /// The handshake as a whole gives up (`connect_timeout`).
     Connect,
-    /// Loss recovery: the oldest unacknowledged data is sent again (RFC 6298 §5), or late data counts as lost
-    /// (RFC 8985 §8).
+    /// Loss recovery: the oldest unacknowledged data is sent again (RFC 6298 §5), late data counts as lost, or
+    /// a silent tail is probed (RFC 8985 §8).
     Retransmit,
     /// A closed window is probed (RFC 9293 §3.8.6.1).
     Persist,

@@ -8,6 +8,7 @@ use super::losses::Losses;
 use super::prr::{Prr, PrrAck};
 use super::rack::{AckRound, DeliveryTime};
 use super::scoreboard::Piece;
+use super::tlp::ProbeAck;
 use super::{Phase, Recovery};
 use crate::Timestamp;
 use crate::congestion::{Acked, RateSample, RecoveryEntered, RecoveryExited};
@@ -97,10 +98,11 @@ impl Recovery {
             .finish(now, delivery.delivered, self.rtt.min_rtt());
 
         self.update_reordering(arrival);
+        let repaired = self.take_probe_answer(arrival, &delivery);
         let is_cwnd_limited = self
             .usage
             .is_limited(self.cwnd(), self.controller.ssthresh());
-        let has_ended = self.react(now, &delivery);
+        let has_ended = self.react(now, &delivery) || self.answer_repair(now, repaired);
         if delivery.delivered > 0 || delivery.made_progress() || arrival.ecn_echo {
             let event = Acked {
                 now,
@@ -123,6 +125,9 @@ impl Recovery {
         } else {
             let is_safe = delivery.made_progress() && self.rate.lost() == prior_lost;
             self.reduce_rate(delivery.delivered, is_safe);
+        }
+        if delivery.made_progress() || delivery.newly_sacked > 0 {
+            self.schedule_probe(now);
         }
         let outcome = AckOutcome {
             acked: delivery.acked,
@@ -256,6 +261,32 @@ impl Recovery {
         }
     }
 
+    /// RFC 8985 §7.4: returns what had been outstanding if the ACK shows that a probe repaired a loss.
+    fn take_probe_answer(&mut self, arrival: &AckArrival<'_>, delivery: &Delivery) -> Option<u64> {
+        let is_bare = arrival.sack.is_empty() && !delivery.made_progress();
+        self.tlp.as_mut()?.on_ack(&ProbeAck {
+            ack: arrival.ack,
+            dsack: arrival.dsack(),
+            is_bare_duplicate: arrival.is_duplicate && is_bare,
+        })
+    }
+
+    /// RFC 8985 §7.4.2: a loss that a probe repaired is answered as any other; the episode is over as soon as
+    /// it begins. Returns whether there was one.
+    fn answer_repair(&mut self, now: Timestamp, repaired: Option<u64>) -> bool {
+        let Some(flight_size) = repaired.filter(|_| matches!(self.phase, Phase::Open)) else {
+            return false;
+        };
+        self.counters.tlp_repair_count += 1;
+        self.controller.on_recovery_entered(&RecoveryEntered {
+            now,
+            flight_size,
+            in_flight: self.pipe(),
+            by_ecn: false,
+        });
+        true
+    }
+
     /// Detects losses, and begins a recovery episode if there is reason to. Returns whether the one in
     /// progress has ended.
     fn react(&mut self, now: Timestamp, delivery: &Delivery) -> bool {
@@ -379,6 +410,7 @@ impl Recovery {
         self.recover = Some(recovery_point);
         self.owes_retransmission = true;
         self.owes_episode = false;
+        self.reset_probe();
         self.scoreboard.reset_high_rxt();
         let event = RecoveryEntered {
             now,

@@ -5,7 +5,7 @@
 //! controller and is the only one to call it, in the order that [`crate::congestion`] promises.
 //!
 //! The rules: the RTO and its timer (RFC 6298, `rto`, `rtt`), loss by duplicate ACKs and SACK (RFC 5681,
-//! RFC 6675, `loss`, `scoreboard`) and by time (RFC 8985, `rack`), partial ACKs where there is no SACK (RFC 6582, `duplicates`),
+//! RFC 6675, `loss`, `scoreboard`) and by time (RFC 8985, `rack`), tail loss probes (`tlp`), partial ACKs where there is no SACK (RFC 6582, `duplicates`),
 //! limited transmit (RFC 3042), proportional rate reduction (RFC 9937, `prr`), pacing (`pacer`),
 //! delivery rate (draft-ietf-ccwg-bbr §4.1, `delivery_rate`), window validation (`window_usage`). What
 //! an ACK does stands in `ack`.
@@ -29,6 +29,7 @@ mod rack;
 mod rto;
 mod rtt;
 mod scoreboard;
+mod tlp;
 mod window_usage;
 
 use std::ops::Range;
@@ -45,6 +46,7 @@ use self::rack::Rack;
 use self::rto::RtoTimer;
 pub use self::rtt::RttEstimator;
 use self::scoreboard::Scoreboard;
+use self::tlp::{Outstanding, Tlp};
 use self::window_usage::WindowUsage;
 use crate::congestion::{
     Acked, CongestionControl, CongestionController, ControllerParams, IdleRestart, RateSample,
@@ -71,6 +73,8 @@ pub struct RecoveryStart {
     pub sack: bool,
     /// Whether losses are detected by time (RFC 8985 §6); needs SACK.
     pub rack: bool,
+    /// Whether a silent tail is probed (RFC 8985 §7); needs that.
+    pub tail_loss_probe: bool,
     /// Whether timestamps were negotiated: the sample of an [`AckArrival`] is used.
     pub timestamps: bool,
     /// Whether proportional rate reduction governs recovery, if the controller lets it.
@@ -102,6 +106,10 @@ pub struct RecoveryCounters {
     pub reneging_count: u64,
     /// ACKs by which data proved to have been overtaken on its way.
     pub reordering_count: u64,
+    /// Tail loss probes sent.
+    pub tlp_count: u64,
+    /// Losses that a tail loss probe repaired.
+    pub tlp_repair_count: u64,
 }
 
 /// What an expiry of the timer means; at any time one of them is waited for (RFC 8985 §8).
@@ -111,6 +119,8 @@ pub enum RecoveryTimer {
     Timeout,
     /// What was overtaken counts as lost: [`Recovery::on_reordering_timeout`].
     Reordering,
+    /// The tail of what was sent is to be probed: [`Recovery::on_probe_timeout`].
+    Probe,
 }
 
 /// Where loss recovery stands.
@@ -155,6 +165,8 @@ pub struct Recovery {
     scoreboard: Scoreboard,
     /// The detector by time, `None` without SACK.
     rack: Option<Rack>,
+    /// Tail loss probes, `None` if switched off or without SACK.
+    tlp: Option<Tlp>,
     rtt: RttEstimator,
     rto: RtoTimer,
     rate: RateEstimator,
@@ -194,6 +206,7 @@ impl Recovery {
             controller: Box::new(BeforeHandshake),
             scoreboard: Scoreboard::new(Offset::FIRST),
             rack: None,
+            tlp: None,
             rtt: RttEstimator::default(),
             rto: RtoTimer::new(config.initial_rto, config.min_rto, config.max_rto),
             rate: RateEstimator::default(),
@@ -219,6 +232,8 @@ impl Recovery {
         self.timestamps = start.timestamps;
         self.prr = start.prr;
         self.rack = (start.sack && start.rack).then(Rack::default);
+        let has_tlp = self.rack.is_some() && start.tail_loss_probe;
+        self.tlp = has_tlp.then(|| Tlp::new(start.peer_ack_delay));
         if let Some(sample) = start.handshake_rtt {
             self.rtt.on_sample(sample);
         }
@@ -272,9 +287,11 @@ impl Recovery {
         }
         // RFC 6298 §5.1
         self.rto.start(now);
+        self.note_probe(now, false);
         self.usage
             .on_sent(self.snd_una(), self.snd_nxt(), self.pipe(), cwnd, self.mss);
         self.on_departed(now, bytes, false);
+        self.schedule_probe(now);
     }
 
     /// `range`, from [`next_retransmission`](Self::next_retransmission) or
@@ -302,6 +319,7 @@ impl Recovery {
         } else {
             self.rto.start(now);
         }
+        self.note_probe(now, true);
         self.on_departed(now, bytes, true);
     }
 
@@ -328,6 +346,7 @@ impl Recovery {
         if let Some(rack) = &mut self.rack {
             rack.on_all_lost();
         }
+        self.reset_probe();
 
         let recovery_point = self.snd_nxt();
         self.phase = Phase::Loss { recovery_point };
@@ -358,6 +377,28 @@ impl Recovery {
                 self.enter_recovery(now, &Delivery::default());
             }
         }
+    }
+
+    /// The probe timer expired (RFC 8985 §7.3).
+    pub fn on_probe_timeout(&mut self, now: Timestamp) {
+        if let Some(tlp) = &mut self.tlp {
+            tlp.on_expired();
+        }
+        if self.flight_size() > 0 {
+            // RFC 8985 §7.3: whether a probe can be sent or not.
+            self.rto.restart(now);
+        }
+    }
+
+    /// Says whether a tail loss probe is due: the next transmission is one, whatever the congestion window
+    /// and the pacer say.
+    pub fn is_probe_due(&self) -> bool {
+        self.tlp.as_ref().is_some_and(Tlp::is_due)
+    }
+
+    /// Returns the run of segments sent last, or what is left of it; `None` if its end was SACKed.
+    pub fn last_run(&self) -> Option<Range<Offset>> {
+        self.scoreboard.last_run()
     }
 
     /// Returns the lowest lost range that was not sent again, at most `max` bytes.
@@ -433,7 +474,9 @@ impl Recovery {
         let late = self.rack.as_ref().and_then(Rack::deadline);
         // RFC 8985 §8: the timers exclude each other. This one takes the least time, and what it finds out
         // would otherwise be taken for a timeout.
+        let probe = self.tlp.as_ref().and_then(Tlp::deadline);
         late.map(|deadline| (deadline, RecoveryTimer::Reordering))
+            .or_else(|| Some((probe?, RecoveryTimer::Probe)))
             .or_else(|| Some((self.rto_deadline()?, RecoveryTimer::Timeout)))
     }
 
@@ -555,6 +598,48 @@ impl Recovery {
 
     fn must_retransmit(&self) -> bool {
         self.owes_retransmission && self.scoreboard.has_lost()
+    }
+
+    /// RFC 8985 §7.2: starts the probe timer anew, or stops it if something else will tell of losses.
+    fn schedule_probe(&mut self, now: Timestamp) {
+        let flight_size = self.flight_size();
+        let is_quiet = matches!(self.phase, Phase::Open)
+            && self.scoreboard.sacked().is_empty()
+            && !self.scoreboard.has_lost();
+        let Some(tlp) = &mut self.tlp else {
+            return;
+        };
+        match self.rto.deadline() {
+            Some(rto_deadline) if is_quiet && flight_size > 0 => tlp.schedule(
+                now,
+                &self.rtt,
+                &Outstanding {
+                    sent_at: self.last_sent_at.unwrap_or(now),
+                    flight_size,
+                    mss: self.mss,
+                    rto_deadline,
+                },
+            ),
+            Some(_) | None => tlp.cancel(),
+        }
+    }
+
+    /// A transmission was made: if a probe was due, that was it.
+    fn note_probe(&mut self, now: Timestamp, is_retransmission: bool) {
+        let (end, flight_size) = (self.snd_nxt(), self.flight_size());
+        if let Some(tlp) = &mut self.tlp
+            && tlp.on_sent(end, is_retransmission, flight_size)
+        {
+            self.counters.tlp_count += 1;
+            // RFC 8985 §7.3
+            self.rto.restart(now);
+        }
+    }
+
+    fn reset_probe(&mut self) {
+        if let Some(tlp) = &mut self.tlp {
+            tlp.reset();
+        }
     }
 
     fn on_departed(&mut self, now: Timestamp, bytes: u64, is_retransmit: bool) {

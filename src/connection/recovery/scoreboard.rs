@@ -390,6 +390,12 @@ impl Scoreboard {
         (record.state == RecordState::Sent && !range.is_empty()).then_some(range)
     }
 
+    /// Returns the highest record; `None` if what was sent last is SACKed or nothing is outstanding.
+    pub fn last_run(&self) -> Option<Range<Offset>> {
+        let (&start, record) = self.records.last_key_value()?;
+        (record.end == self.snd_nxt).then_some(start..record.end)
+    }
+
     fn max_ranges(&self) -> u64 {
         self.segments
             .saturating_sub(self.oldest_segment())

@@ -6,6 +6,7 @@ mod hostile;
 mod rack;
 mod sack;
 mod timeout;
+mod tlp;
 mod window;
 
 use std::sync::{Arc, Mutex};
@@ -146,6 +147,7 @@ impl CongestionController for TestController {
 struct Setup {
     sack: bool,
     rack: bool,
+    tail_loss_probe: bool,
     timestamps: bool,
     prr: bool,
     controller_uses_prr: bool,
@@ -158,6 +160,7 @@ struct Setup {
 const SACK: Setup = Setup {
     sack: true,
     rack: false,
+    tail_loss_probe: false,
     timestamps: true,
     prr: false,
     controller_uses_prr: true,
@@ -170,6 +173,10 @@ const NO_SACK: Setup = Setup {
     ..SACK
 };
 const RACK: Setup = Setup { rack: true, ..SACK };
+const TLP: Setup = Setup {
+    tail_loss_probe: true,
+    ..RACK
+};
 const PRR: Setup = Setup { prr: true, ..SACK };
 
 struct RecoveryTest {
@@ -212,6 +219,7 @@ impl RecoveryTest {
                 mss: MSS,
                 sack: setup.sack,
                 rack: setup.rack,
+                tail_loss_probe: setup.tail_loss_probe,
                 timestamps: setup.timestamps,
                 prr: setup.prr,
                 handshake_rtt: Some(ms(100)),
@@ -314,6 +322,27 @@ impl RecoveryTest {
         assert_eq!(self.recovery.timer(), Some(expected));
         self.now = expected.0;
         self.recovery.on_reordering_timeout(self.now);
+        self.recovery.check_invariants();
+    }
+
+    /// Goes to the deadline of the probe timer, which has to be the one that runs, and lets it expire.
+    #[track_caller]
+    fn expire_probe(&mut self, millis: u64) {
+        let expected = (Timestamp::from_millis(millis), RecoveryTimer::Probe);
+        assert_eq!(self.recovery.timer(), Some(expected));
+        self.now = expected.0;
+        self.recovery.on_probe_timeout(self.now);
+        assert!(self.recovery.is_probe_due());
+        self.recovery.check_invariants();
+    }
+
+    /// Sends the last segment again.
+    #[track_caller]
+    fn probe(&mut self) {
+        let end = self.recovery.snd_nxt();
+        self.recovery
+            .on_retransmitted(self.now, end.saturating_back(MSS)..end);
+        assert!(!self.recovery.is_probe_due());
         self.recovery.check_invariants();
     }
 

@@ -309,6 +309,11 @@ impl Sender {
         self.recovery.on_reordering_timeout(now);
     }
 
+    /// The tail of what was sent is to be probed.
+    pub fn on_probe_timeout(&mut self, now: Timestamp) {
+        self.recovery.on_probe_timeout(now);
+    }
+
     /// Says whether the same data was retransmitted `limit` times by timeout without effect, so that
     /// one more expiry ends the connection.
     ///
@@ -363,6 +368,11 @@ impl Sender {
     /// Says what to send next, in segments of at most `payload_max` bytes and at most `max_segments`.
     pub fn plan(&mut self, now: Timestamp, payload_max: u64, max_segments: usize) -> Option<Plan> {
         self.payload_max = payload_max;
+        if self.recovery.is_probe_due()
+            && let Some(plan) = self.plan_tail_probe(payload_max)
+        {
+            return Some(plan);
+        }
         let pacing = self
             .recovery
             .pacing_deadline(now)
@@ -388,6 +398,30 @@ impl Sender {
         let range = self.recovery.next_speculative_retransmission(payload_max)?;
         let may_go = is_idle && pacing.is_none() && self.recovery.send_allowance(now) >= self.mss;
         may_go.then_some(Plan::Retransmit(range))
+    }
+
+    /// RFC 8985 §7.3: one segment of new data if the peer has room for it, else the last one again.
+    fn plan_tail_probe(&self, payload_max: u64) -> Option<Plan> {
+        let (snd_nxt, end) = (self.snd_nxt(), self.buffer.end());
+        let len = end.saturating_since(snd_nxt).min(payload_max);
+        if len > 0 && self.usable() >= len {
+            let mut range = snd_nxt..snd_nxt + len;
+            if self.is_finished && range.end == end {
+                range.end += 1;
+            }
+            return Some(Plan::New(range));
+        }
+        let run = self.recovery.last_run()?;
+        let data_end = end.min(run.end);
+        let len = data_end.saturating_since(run.start);
+        let tail = if len > 0 {
+            (len - 1) % payload_max.max(1) + 1
+        } else {
+            // The FIN left alone. What precedes it goes along, for SACK reports no FIN.
+            payload_max
+        };
+        let start = data_end.saturating_back(tail).max(self.snd_una());
+        Some(Plan::Retransmit(start..run.end))
     }
 
     fn plan_new(

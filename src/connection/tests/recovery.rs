@@ -1,20 +1,31 @@
 //! Loss recovery with SACK as the peer sees it: RFC 8985. The RTT is 100 ms.
 
 use super::*;
-use crate::wire::{SackBlock, SackBlocks};
+use crate::connection::handshake::own_extension;
+use crate::wire::{Extension, SackBlock, SackBlocks};
 
 impl ConnectionTest {
-    /// As [`established`](Self::established), with SACK.
+    /// As [`established`](Self::established), with SACK. Tail loss probes are off unless asked for.
     #[track_caller]
     fn established_with_sack(config: ConfigBuilder) -> Self {
-        let mut test = Self::connect(config.sack(true));
+        Self::established_after(100, config.sack(true).tail_loss_probe(false), None)
+    }
+
+    /// Connected after `rtt` ms to a peer that has SACK and announces its ACK delay, if any.
+    #[track_caller]
+    fn established_after(rtt: u64, config: ConfigBuilder, extension: Option<Extension>) -> Self {
+        let mut test = Self::connect(config);
         test.expect((S, 1_000, 0, 0));
-        test.advance(100);
+        test.advance(rtt);
+        if extension.is_some() {
+            test.peer_integrity = Integrity::Crc32c;
+        }
         test.inject_with(
             (S | A, 5_000, 1_001, 0),
             Options {
                 mss: Some(1_000),
                 sack_permitted: true,
+                extension,
                 ..Options::default()
             },
         );
@@ -112,4 +123,76 @@ fn a_lost_retransmission_is_found_without_a_timeout() {
     test.inject_sack(8_001, &[]);
     let stats = test.connection.stats();
     assert_eq!((stats.rto_count, stats.flight_size), (0, 0));
+}
+
+/// The acceptance: at an RTT of 20 ms, within 2 RTT + 50 ms = 90 ms of the first transmission, the way to
+/// the peer included.
+#[test]
+fn a_lost_tail_is_repaired_by_a_probe_and_not_by_a_timeout() {
+    for lost in 1..=3 {
+        let config = plain().sack(true).extension(true);
+        let extension = own_extension(&config.clone().build().unwrap());
+        let mut test = ConnectionTest::established_after(20, config, Some(extension));
+        let begin = test.now;
+        test.write_segments(5);
+        let una = 6_001 - lost * 1_000;
+        test.advance(20);
+        test.inject_sack(una, &[]);
+        // 40 ms after the last transmission, for a single segment 25 ms more.
+        let wait = if lost == 1 { 45 } else { 20 };
+        test.advance(wait - 1);
+        test.expect_nothing();
+        test.advance(1);
+        test.expect((A | P, 5_001, 5_001, 1_000));
+        let mut at = una;
+        while at < 5_001 {
+            // The answer to the previous one.
+            test.advance(20);
+            test.inject_sack(at, &[(5_001, 6_001)]);
+            test.expect((A, at, 5_001, 1_000));
+            at += 1_000;
+        }
+        let took = test.now.saturating_since(begin) + Duration::from_millis(10);
+        assert!(took <= Duration::from_millis(90), "{took:?} for {lost}");
+        test.advance(20);
+        test.inject_sack(6_001, &[]);
+        let stats = test.connection.stats();
+        assert_eq!((stats.rto_count, stats.tlp_count), (0, 1));
+        assert_eq!(stats.flight_size, 0);
+    }
+}
+
+#[test]
+fn a_probe_takes_new_data_even_beyond_the_congestion_window() {
+    let config = plain().sack(true).initial_window(2);
+    let mut test = ConnectionTest::established_after(100, config, None);
+    test.write(4_000);
+    test.expect((A, 1_001, 5_001, 1_000));
+    test.expect((A, 2_001, 5_001, 1_000));
+    test.advance(200);
+    test.expect((A, 3_001, 5_001, 1_000));
+    // One only.
+    test.advance(100);
+    test.expect_nothing();
+    test.inject_sack(4_001, &[]);
+    test.expect((A | P, 4_001, 5_001, 1_000));
+    test.inject_sack(5_001, &[]);
+}
+
+#[test]
+fn a_probe_repeats_the_fin_with_the_data_before_it() {
+    let config = plain().sack(true).data_retries(0).user_timeout(None);
+    let mut test = ConnectionTest::established_after(100, config, None);
+    test.write(1_500);
+    test.expect((A, 1_001, 5_001, 1_000));
+    test.expect((A | P, 2_001, 5_001, 500));
+    test.finish();
+    test.expect((A | P | F, 2_501, 5_001, 0));
+    test.advance(200);
+    test.expect((A | P | F, 1_501, 5_001, 1_000));
+    // Probes are no retries; the timeout is the first and, here, the last.
+    test.advance(299);
+    assert_eq!(test.connection.state(), State::FinWait1);
+    test.advance(1);
+    test.expect_timed_out(TimeoutCause::DataRetries { retries: 0 });
 }

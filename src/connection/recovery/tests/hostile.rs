@@ -53,6 +53,7 @@ enum Step {
     },
     Expire,
     ExpireReordering,
+    ExpireProbe,
     Advance(u64),
     SetMss(u64),
     AppLimited,
@@ -72,6 +73,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         1 => Just(Step::Expire),
         2 => Just(Step::ExpireReordering),
+        2 => Just(Step::ExpireProbe),
         2 => (0_u64..2_000).prop_map(Step::Advance),
         1 => (1_u64..9_000).prop_map(Step::SetMss),
         1 => Just(Step::AppLimited),
@@ -124,6 +126,15 @@ impl RecoveryTest {
                     self.recovery.on_reordering_timeout(self.now);
                 }
             }
+            Step::ExpireProbe => {
+                if let Some((deadline, RecoveryTimer::Probe)) = self.recovery.timer() {
+                    self.now = now.max(deadline);
+                    self.recovery.on_probe_timeout(self.now);
+                    if let Some(range) = self.recovery.last_run() {
+                        self.recovery.on_retransmitted(self.now, range);
+                    }
+                }
+            }
             Step::Advance(millis) => self.advance(*millis),
             Step::SetMss(mss) => self.recovery.set_mss(*mss),
             Step::AppLimited => self.recovery.on_app_limited(),
@@ -147,6 +158,7 @@ impl RecoveryTest {
                 match timer {
                     RecoveryTimer::Timeout => self.take(&Step::Expire),
                     RecoveryTimer::Reordering => self.take(&Step::ExpireReordering),
+                    RecoveryTimer::Probe => self.take(&Step::ExpireProbe),
                 }
                 continue;
             };
@@ -172,10 +184,11 @@ proptest! {
     fn no_stream_of_events_breaks_or_blocks_recovery(
         sack: bool,
         rack: bool,
+        tail_loss_probe: bool,
         prr: bool,
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        let mut test = RecoveryTest::new(Setup { sack, rack, prr, ..SACK });
+        let mut test = RecoveryTest::new(Setup { sack, rack, tail_loss_probe, prr, ..SACK });
         for step in &steps {
             test.take(step);
         }

@@ -212,6 +212,7 @@ fn before_the_handshake_an_expiry_only_doubles_the_timeout() {
         mss: MSS,
         sack: true,
         rack: true,
+        tail_loss_probe: true,
         timestamps: false,
         prr: true,
         handshake_rtt: None,
