@@ -78,6 +78,10 @@ pub struct ConnectionStats {
     pub tlp_count: u64,
     /// Losses that a tail loss probe repaired.
     pub tlp_repair_count: u64,
+    /// Retransmitted segments that the peer reported as duplicates (RFC 2883).
+    pub segments_spurious: u64,
+    /// Reductions of the congestion window that proved spurious and were taken back (RFC 4015).
+    pub undo_count: u64,
     /// ACKs by which segments proved to have been reordered on their way to the peer.
     pub reordering_count: u64,
     /// How late a segment that others have overtaken may be before it counts as lost (RFC 8985 §6.2),

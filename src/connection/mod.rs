@@ -644,6 +644,8 @@ impl Connection {
             fast_recovery_count: counted.fast_recovery_count,
             tlp_count: counted.tlp_count,
             tlp_repair_count: counted.tlp_repair_count,
+            segments_spurious: counted.segments_spurious,
+            undo_count: counted.undo_count,
             reordering_count: counted.reordering_count,
             reordering_window: recovery.reo_wnd(),
             zero_window_probes: self.sender.zero_window_probes(),

@@ -9,9 +9,10 @@ use super::prr::{Prr, PrrAck};
 use super::rack::{AckRound, DeliveryTime};
 use super::scoreboard::Piece;
 use super::tlp::ProbeAck;
+use super::undo::Episode;
 use super::{Phase, Recovery};
 use crate::Timestamp;
-use crate::congestion::{Acked, RateSample, RecoveryEntered, RecoveryExited};
+use crate::congestion::{Acked, RateSample, RecoveryEntered, RecoveryExited, Undo};
 use crate::connection::Offset;
 
 /// An ACK that is acceptable (RFC 9293 §3.10.7.4).
@@ -102,7 +103,11 @@ impl Recovery {
         let is_cwnd_limited = self
             .usage
             .is_limited(self.cwnd(), self.controller.ssthresh());
-        let has_ended = self.react(now, &delivery) || self.answer_repair(now, repaired);
+        let has_ended = if self.is_spurious(now, arrival, &delivery) {
+            self.undo(now)
+        } else {
+            self.react(now, &delivery) || self.answer_repair(now, repaired)
+        };
         if delivery.delivered > 0 || delivery.made_progress() || arrival.ecn_echo {
             let event = Acked {
                 now,
@@ -278,6 +283,7 @@ impl Recovery {
             return false;
         };
         self.counters.tlp_repair_count += 1;
+        self.episode = None;
         self.controller.on_recovery_entered(&RecoveryEntered {
             now,
             flight_size,
@@ -285,6 +291,67 @@ impl Recovery {
             by_ecn: false,
         });
         true
+    }
+
+    /// Says whether the ACK proves that the latest reduction was spurious.
+    fn is_spurious(
+        &mut self,
+        now: Timestamp,
+        arrival: &AckArrival<'_>,
+        delivery: &Delivery,
+    ) -> bool {
+        let snd_una = self.snd_una();
+        let duplicate = arrival
+            .dsack()
+            .filter(|_| self.counters.segments_retransmitted > self.counters.segments_spurious);
+        if let Some(range) = duplicate {
+            let bytes = range.end.saturating_since(range.start);
+            self.counters.segments_spurious += bytes.div_ceil(self.mss);
+        }
+        if self
+            .episode
+            .as_ref()
+            .is_some_and(|episode| episode.is_expired(snd_una))
+        {
+            self.episode = None;
+        }
+        let Some(episode) = &mut self.episode else {
+            return false;
+        };
+        let has_echo = self.timestamps && arrival.rtt_tsecr.is_some();
+        let echoed = arrival.rtt.filter(|_| has_echo).map(|rtt| now - rtt);
+        let by_echo = episode.on_echo(echoed, delivery.made_progress());
+        let by_dsack = duplicate.is_some_and(|range| episode.on_duplicate(range));
+        by_echo || by_dsack
+    }
+
+    /// Takes the latest reduction back (RFC 4015 §3). Returns whether that ends a fast recovery.
+    fn undo(&mut self, now: Timestamp) -> bool {
+        let was_timeout = self.episode.take().is_some_and(|e| e.was_timeout());
+        let has_ended = self.is_in_recovery();
+        if !matches!(self.phase, Phase::Open) {
+            let transmission = self.rate.on_sent(now, self.pipe(), false);
+            self.scoreboard.unmark_lost(transmission.transmission);
+            let all = self.snd_una()..self.snd_nxt();
+            if let Some(rack) = &mut self.rack {
+                rack.on_sent(&transmission, all);
+            }
+            self.duplicates.reset();
+            self.owes_retransmission = false;
+        }
+        if matches!(self.phase, Phase::Loss { .. }) {
+            self.phase = Phase::Open;
+            self.on_episode_ended();
+        }
+        if !was_timeout && let Some(rack) = &mut self.rack {
+            rack.on_spurious_recovery();
+        }
+        self.counters.undo_count += 1;
+        let mut event = Undo::new(now, self.pipe());
+        event.was_timeout = was_timeout;
+        self.controller.on_undo(&event);
+        tracing::debug!(was_timeout, cwnd = self.cwnd(), "reduction undone");
+        has_ended
     }
 
     /// Detects losses, and begins a recovery episode if there is reason to. Returns whether the one in
@@ -410,6 +477,7 @@ impl Recovery {
         self.recover = Some(recovery_point);
         self.owes_retransmission = true;
         self.owes_episode = false;
+        self.episode = Some(Episode::new(false));
         self.reset_probe();
         self.scoreboard.reset_high_rxt();
         let event = RecoveryEntered {
@@ -450,6 +518,10 @@ impl Recovery {
     }
 
     fn on_episode_ended(&mut self) {
+        let snd_nxt = self.snd_nxt();
+        if let Some(episode) = &mut self.episode {
+            episode.on_exited(snd_nxt);
+        }
         if let Some(rack) = &mut self.rack {
             rack.on_recovery_exited();
         }

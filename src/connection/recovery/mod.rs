@@ -7,12 +7,12 @@
 //! The rules: the RTO and its timer (RFC 6298, `rto`, `rtt`), loss by duplicate ACKs and SACK (RFC 5681,
 //! RFC 6675, `loss`, `scoreboard`) and by time (RFC 8985, `rack`), tail loss probes (`tlp`), partial ACKs where there is no SACK (RFC 6582, `duplicates`),
 //! limited transmit (RFC 3042), proportional rate reduction (RFC 9937, `prr`), pacing (`pacer`),
-//! delivery rate (draft-ietf-ccwg-bbr §4.1, `delivery_rate`), window validation (`window_usage`). What
+//! delivery rate (draft-ietf-ccwg-bbr §4.1, `delivery_rate`), window validation (`window_usage`), undoing
+//! what proves spurious (RFC 3522, RFC 3708, RFC 4015, `undo`). What
 //! an ACK does stands in `ack`.
 //!
 //! Left out on purpose: `NextSeg` rule 4 of RFC 6675 (the rescue retransmission), RFC 7323 appendix G
-//! (see `rtt`). Nothing finds out yet that a reduction was spurious, so `on_undo` of the controller is
-//! not called.
+//! (see `rtt`), F-RTO (RFC 5682).
 //!
 //! A timeout marks everything outstanding as lost and sends it again in order under slow start; SACK
 //! information is kept and saves what it covers (RFC 6675 §5.1). As long as anything is outstanding the
@@ -30,6 +30,7 @@ mod rto;
 mod rtt;
 mod scoreboard;
 mod tlp;
+mod undo;
 mod window_usage;
 
 use std::ops::Range;
@@ -47,6 +48,7 @@ use self::rto::RtoTimer;
 pub use self::rtt::RttEstimator;
 use self::scoreboard::Scoreboard;
 use self::tlp::{Outstanding, Tlp};
+use self::undo::Episode;
 use self::window_usage::WindowUsage;
 use crate::congestion::{
     Acked, CongestionControl, CongestionController, ControllerParams, IdleRestart, RateSample,
@@ -110,6 +112,10 @@ pub struct RecoveryCounters {
     pub tlp_count: u64,
     /// Losses that a tail loss probe repaired.
     pub tlp_repair_count: u64,
+    /// Retransmitted segments that the peer reported as duplicates.
+    pub segments_spurious: u64,
+    /// Reductions of the window that were taken back.
+    pub undo_count: u64,
 }
 
 /// What an expiry of the timer means; at any time one of them is waited for (RFC 8985 §8).
@@ -183,6 +189,8 @@ pub struct Recovery {
     owes_retransmission: bool,
     /// A loss that the previous episode did not cover is still to be answered by one of its own.
     owes_episode: bool,
+    /// The latest reduction, while it may prove spurious.
+    episode: Option<Episode>,
     /// Bytes that limited transmit sent beyond the window since `snd_una` last moved.
     limited_transmit: u64,
     last_sent_at: Option<Timestamp>,
@@ -218,6 +226,7 @@ impl Recovery {
             recover: None,
             owes_retransmission: false,
             owes_episode: false,
+            episode: None,
             limited_transmit: 0,
             last_sent_at: None,
             progress_at: Timestamp::ZERO,
@@ -307,7 +316,10 @@ impl Recovery {
             return;
         }
         if let Some(rack) = &mut self.rack {
-            rack.on_sent(&snapshot, range);
+            rack.on_sent(&snapshot, range.clone());
+        }
+        if let Some(episode) = &mut self.episode {
+            episode.on_retransmitted(now, range);
         }
         self.owes_retransmission = false;
         self.counters.segments_retransmitted += bytes.div_ceil(self.mss);
@@ -354,6 +366,10 @@ impl Recovery {
         self.owes_retransmission = true;
         self.owes_episode = false;
         let consecutive = self.rto.consecutive();
+        // The controller keeps the window from before the first of several timeouts.
+        if consecutive <= 1 {
+            self.episode = Some(Episode::new(true));
+        }
         self.controller.on_timeout(&TimedOut {
             now,
             flight_size,

@@ -206,6 +206,12 @@ impl Rack {
         self.deadline = None;
     }
 
+    /// A recovery proved spurious: what was late had been reordered. The RFC would not see it, because what
+    /// shows it was sent again.
+    pub fn on_spurious_recovery(&mut self) {
+        self.is_reordering_seen = true;
+    }
+
     /// Returns `RACK.reo_wnd`. `is_urgent` says that a recovery is in progress or that three segments
     /// have overtaken another.
     pub fn reo_wnd(&self, rtt: &RttEstimator, is_urgent: bool) -> Duration {

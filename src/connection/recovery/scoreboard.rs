@@ -330,6 +330,20 @@ impl Scoreboard {
         self.lost_bytes = self.unsacked();
     }
 
+    /// What was marked lost and not sent again is in flight after all: it counts as carried by
+    /// `transmission`, so that it can be found lost once more.
+    pub fn unmark_lost(&mut self, transmission: u64) {
+        for start in std::mem::take(&mut self.lost) {
+            if let Some(record) = self.records.get_mut(&start) {
+                record.state = RecordState::Sent;
+                record.snapshot.transmission = transmission;
+            }
+        }
+        self.pipe += self.lost_bytes;
+        self.lost_bytes = 0;
+        self.loss_frontier = self.snd_una;
+    }
+
     /// If the peer has discarded what it had SACKed, because its cumulative ACK stops where a SACKed
     /// range begins, forgets all SACK information (RFC 2018 §8, RFC 6675 §5.1) and returns how many
     /// bytes that was; they count as sent once more under `snapshot`.

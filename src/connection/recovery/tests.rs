@@ -7,6 +7,7 @@ mod rack;
 mod sack;
 mod timeout;
 mod tlp;
+mod undo;
 mod window;
 
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,7 @@ enum Heard {
     Exited,
     TimedOut { flight_size: u64, consecutive: u32 },
     IdleRestart,
+    Undone { was_timeout: bool },
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,7 @@ struct TestController {
     ssthresh: u64,
     uses_prr: bool,
     pacing_rate: Option<u64>,
+    before_reduction: (u64, u64),
     log: Arc<Mutex<Log>>,
 }
 
@@ -74,6 +77,7 @@ impl CongestionController for TestController {
             in_flight,
             ..
         } = *event;
+        self.before_reduction = (self.cwnd, self.ssthresh);
         self.ssthresh = (flight_size / 2).max(2 * self.mss);
         self.cwnd = self.ssthresh;
         self.hear(
@@ -92,6 +96,7 @@ impl CongestionController for TestController {
             ..
         } = *event;
         if consecutive == 1 {
+            self.before_reduction = (self.cwnd, self.ssthresh);
             self.ssthresh = (flight_size / 2).max(2 * self.mss);
         }
         self.cwnd = self.mss;
@@ -112,8 +117,10 @@ impl CongestionController for TestController {
         self.hear(5, Heard::Exited);
     }
 
-    fn on_undo(&mut self, _event: &Undo) {
-        panic!("nothing is ever undone yet");
+    fn on_undo(&mut self, event: &Undo) {
+        (self.cwnd, self.ssthresh) = self.before_reduction;
+        let was_timeout = event.was_timeout;
+        self.hear(3, Heard::Undone { was_timeout });
     }
 
     fn on_idle_restart(&mut self, _event: &IdleRestart) {
@@ -205,6 +212,7 @@ impl RecoveryTest {
                 ssthresh: u64::MAX,
                 uses_prr: wanted.controller_uses_prr,
                 pacing_rate: wanted.pacing_rate,
+                before_reduction: (params.initial_window, u64::MAX),
                 log: heard.clone(),
             });
         let config = Config::builder()

@@ -196,3 +196,58 @@ fn a_probe_repeats_the_fin_with_the_data_before_it() {
     test.advance(1);
     test.expect_timed_out(TimeoutCause::DataRetries { retries: 0 });
 }
+
+#[test]
+fn a_timeout_by_a_delay_spike_is_taken_back_by_timestamps() {
+    use crate::wire::Timestamps;
+
+    let mut test = ConnectionTest::connect(plain().timestamps(true).mss(1_012));
+    test.expect((S, 1_000, 0, 0));
+    test.advance(100);
+    let timestamps = |tsecr| Options {
+        mss: Some(1_012),
+        timestamps: Some(Timestamps { tsval: 7, tsecr }),
+        ..Options::default()
+    };
+    test.inject_with((S | A, 5_000, 1_001, 0), timestamps(1));
+    test.expect((A, 1_001, 5_001, 0));
+    // At 101 ms; the RTO is 300 ms.
+    test.write(3_000);
+    for seq in [1_001, 2_001, 3_001] {
+        test.sent
+            .pop_front()
+            .filter(|(h, _)| h.seq.get() == seq)
+            .unwrap();
+    }
+    let before = test.connection.stats().cwnd;
+    test.advance(300);
+    test.sent
+        .pop_front()
+        .filter(|(h, _)| h.seq.get() == 1_001)
+        .unwrap();
+    assert!(test.connection.stats().cwnd < before);
+    test.advance(50);
+    // The ACK of the original.
+    test.inject_with(
+        (A, 5_001, 2_001, 0),
+        Options {
+            mss: None,
+            ..timestamps(101)
+        },
+    );
+    test.expect_nothing();
+    let stats = test.connection.stats();
+    assert_eq!((stats.rto_count, stats.undo_count), (1, 1));
+    assert!(
+        stats.cwnd >= before && stats.bytes_in_flight == 2_000,
+        "{stats:?}"
+    );
+    test.inject_with(
+        (A, 5_001, 4_001, 0),
+        Options {
+            mss: None,
+            ..timestamps(101)
+        },
+    );
+    assert_eq!(test.connection.stats().flight_size, 0);
+}

@@ -115,7 +115,7 @@ impl RecoveryTest {
                     sack: &sack,
                     is_duplicate: *is_duplicate,
                     rtt: rtt.map(Duration::from_millis),
-                    rtt_tsecr: None,
+                    rtt_tsecr: Some(1),
                     ecn_echo: false,
                 });
             }

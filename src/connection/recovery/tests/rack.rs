@@ -169,6 +169,7 @@ fn the_window_grows_with_each_round_of_duplicates_and_decays_after_sixteen_recov
         test.expect_exit();
         if duplicate {
             dsack(test, first + 5, first, &[]);
+            test.expect_heard(&[Heard::Undone { was_timeout: false }]);
         }
     };
     episode(&mut test, true);
@@ -201,8 +202,9 @@ fn one_round_of_duplicates_counts_once() {
     test.ack(8);
     dsack(&mut test, 8, 0, &[]);
     dsack(&mut test, 8, 1, &[]);
+    let undone = Heard::Undone { was_timeout: false };
+    test.expect_heard(&[undone, Heard::Exited]);
     test.ack(10);
-    test.expect_exit();
     assert_eq!(test.recovery.reo_wnd(), Some(ms(50)));
 }
 

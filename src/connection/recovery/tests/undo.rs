@@ -1,0 +1,154 @@
+//! Reductions that prove spurious: RFC 3522, RFC 3708, RFC 4015.
+
+use super::*;
+
+impl RecoveryTest {
+    /// An ACK up to `segment` with SACK blocks that echoes the time `echoed`, in ms.
+    fn echo(&mut self, segment: u64, blocks: &[(u64, u64)], echoed: u64) {
+        let sack: Vec<_> = blocks
+            .iter()
+            .map(|&(start, end)| at(start)..at(end))
+            .collect();
+        self.arrive(&AckArrival {
+            ack: at(segment),
+            sack: &sack,
+            is_duplicate: false,
+            rtt: Some(ms(self.now.as_millis() - echoed)),
+            rtt_tsecr: Some(0),
+            ecn_echo: false,
+        });
+    }
+
+    #[track_caller]
+    fn expect_window(&self, cwnd: u64, ssthresh: u64) {
+        let controller = self.recovery.controller();
+        assert_eq!((controller.cwnd(), controller.ssthresh()), (cwnd, ssthresh));
+    }
+}
+
+const UNDONE: Heard = Heard::Undone { was_timeout: false };
+
+#[test]
+fn a_recovery_is_undone_when_every_retransmission_was_a_duplicate() {
+    // 0 and 1 were overtaken by three others.
+    let mut test = RecoveryTest::new(RACK);
+    test.send(10);
+    test.advance(100);
+    test.sack(0, &[(2, 5)]);
+    test.expect_recovery(2, 10, 5);
+    test.expect_retransmission(0);
+    test.advance(10);
+    test.sack(2, &[(2, 5)]);
+    test.sack(10, &[]);
+    test.expect_exit();
+    // 5,000 and what the last ACK added.
+    test.expect_window(6_600, 5 * MSS);
+    // 1 was never sent again, for it arrived; the report about 0 comes after the episode.
+    test.advance(90);
+    test.sack(10, &[(0, 1)]);
+    test.expect_heard(&[UNDONE]);
+    test.expect_window(10 * MSS, u64::MAX);
+    let counters = test.recovery.counters();
+    assert_eq!((counters.undo_count, counters.segments_spurious), (1, 1));
+}
+
+#[test]
+fn one_retransmission_that_was_needed_forbids_the_undo_by_duplicates() {
+    let mut test = RecoveryTest::new(RACK);
+    test.send(8);
+    test.advance(100);
+    test.sack(0, &[(2, 8)]);
+    test.expect_recovery(2, 8, 0);
+    test.expect_retransmission(0);
+    test.expect_retransmission(1);
+    test.advance(100);
+    test.sack(8, &[(0, 1)]);
+    test.expect_exit();
+    // A duplicate that the network made proves nothing either.
+    test.sack(8, &[(4, 5)]);
+    assert_eq!(test.recovery.counters().undo_count, 0);
+}
+
+#[test]
+fn an_echo_from_before_the_retransmission_ends_the_recovery() {
+    let mut test = RecoveryTest::new(RACK);
+    test.send(10);
+    test.advance(100);
+    test.sack(0, &[(2, 5)]);
+    test.expect_recovery(2, 10, 5);
+    test.expect_retransmission(0);
+    test.advance(10);
+    // The original of 0 arrived; 1 is in flight after all.
+    test.echo(1, &[(2, 5)], 0);
+    test.expect_heard(&[UNDONE, Heard::Exited]);
+    // As before, and slow start goes on.
+    test.expect_window(11 * MSS, u64::MAX);
+    test.expect_no_retransmission();
+    test.expect_pipe(6);
+    // It was lost, though: as the path reorders, that needs time.
+    test.send(1);
+    test.advance(100);
+    test.sack(1, &[(2, 11)]);
+    let (deadline, timer) = test.recovery.timer().unwrap();
+    assert_eq!(timer, RecoveryTimer::Reordering);
+    test.now = deadline;
+    test.recovery.on_reordering_timeout(deadline);
+    test.expect_recovery(1, 10, 0);
+    test.expect_retransmission(1);
+    test.ack(11);
+    test.expect_exit();
+}
+
+#[test]
+fn an_echo_of_the_same_millisecond_proves_nothing_and_only_the_first_ack_counts() {
+    let mut test = RecoveryTest::new(RACK);
+    test.send(10);
+    test.advance(100);
+    test.sack(0, &[(2, 5)]);
+    test.expect_recovery(2, 10, 5);
+    test.expect_retransmission(0);
+    test.advance(100);
+    test.echo(1, &[(2, 5)], 100);
+    assert!(test.recovery.is_in_recovery());
+    test.log.lock().unwrap().heard.clear();
+    test.echo(5, &[], 0);
+    assert_eq!(test.recovery.counters().undo_count, 0);
+    test.ack(10);
+    test.log.lock().unwrap().heard.clear();
+}
+
+#[test]
+fn a_timeout_by_a_delay_spike_is_undone() {
+    let mut test = RecoveryTest::new(RACK);
+    test.send(6);
+    test.expire();
+    test.expect_timeout(6, 6, 1);
+    test.expect_retransmission(0);
+    test.expect_window(MSS, 3 * MSS);
+    test.advance(50);
+    // The originals arrive.
+    test.echo(1, &[], 0);
+    test.expect_heard(&[Heard::Undone { was_timeout: true }]);
+    test.expect_window(11 * MSS, u64::MAX);
+    test.expect_no_retransmission();
+    test.expect_pipe(5);
+    test.echo(6, &[], 0);
+    assert_eq!(test.recovery.flight_size(), 0);
+    assert_eq!(test.recovery.timer(), None);
+}
+
+#[test]
+fn of_several_timeouts_the_first_is_undone() {
+    let mut test = RecoveryTest::new(RACK);
+    test.send(4);
+    test.expire();
+    test.expect_timeout(4, 4, 1);
+    test.expect_retransmission(0);
+    test.expire();
+    test.expect_timeout(1, 4, 2);
+    test.expect_retransmission(0);
+    test.advance(10);
+    test.echo(4, &[], 0);
+    test.expect_heard(&[Heard::Undone { was_timeout: true }]);
+    test.expect_window(14 * MSS, u64::MAX);
+}
