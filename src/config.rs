@@ -305,7 +305,8 @@ impl ConfigBuilder {
 
     /// Sets how often the same data is sent again on timeout before the connection fails with
     /// [`TimeoutCause::DataRetries`](crate::TimeoutCause::DataRetries), 0 to 255. Default: 15 (RFC 9293
-    /// §3.8.3). Probes of a zero window are not counted while the peer answers.
+    /// §3.8.3). Probes of a zero window are not counted while the peer answers, nor is a
+    /// [tail loss probe](Self::tail_loss_probe), which is sent before the first timeout.
     pub fn data_retries(mut self, retries: u32) -> Self {
         self.config.data_retries = retries;
         self

@@ -370,12 +370,13 @@ async fn every_limit_names_itself() {
         ),
         (
             "data_retries",
-            build(|config| config.data_retries(4)),
+            // A tail loss probe is one retransmission more, and none by timeout.
+            build(|config| config.data_retries(4).tail_loss_probe(false)),
             TimeoutCause::DataRetries { retries: 4 },
         ),
         (
             "data_retries",
-            build(|config| config.data_retries(0)),
+            build(|config| config.data_retries(0).tail_loss_probe(false)),
             TimeoutCause::DataRetries { retries: 0 },
         ),
     ];
