@@ -8,8 +8,8 @@ mod data;
 mod defence;
 mod open;
 mod pair;
-mod statistics;
 mod recovery;
+mod statistics;
 mod timeouts;
 
 use std::collections::VecDeque;
