@@ -91,7 +91,7 @@ const SEEDS: u64 = if cfg!(debug_assertions) { 200 } else { 2_000 };
 
 /// `RELIABLE_UDP_SEEDS` runs, [`SEEDS`] by default, from `RELIABLE_UDP_SEED_START`, 0 by default.
 #[test]
-fn random_scenarios_end_in_order() {
+fn random_seeds_end_in_order() {
     let start = env("RELIABLE_UDP_SEED_START", 0);
     let count = env("RELIABLE_UDP_SEEDS", SEEDS);
     match sweep((start..).take(usize::try_from(count).unwrap())) {
