@@ -29,6 +29,7 @@ mod rack;
 mod rto;
 mod rtt;
 mod scoreboard;
+mod timer;
 mod tlp;
 mod undo;
 mod window_usage;
@@ -36,18 +37,17 @@ mod window_usage;
 use std::ops::Range;
 use std::time::Duration;
 
-use self::ack::Delivery;
 pub use self::ack::{AckArrival, AckOutcome};
 use self::delivery_rate::RateEstimator;
 use self::duplicates::Duplicates;
-use self::losses::Losses;
 use self::pacer::Pacer;
 use self::prr::Prr;
 use self::rack::Rack;
 use self::rto::RtoTimer;
 pub use self::rtt::RttEstimator;
 use self::scoreboard::Scoreboard;
-use self::tlp::{Outstanding, Tlp};
+pub use self::timer::RecoveryTimer;
+use self::tlp::Tlp;
 use self::undo::Episode;
 use self::window_usage::WindowUsage;
 use crate::congestion::{
@@ -116,17 +116,6 @@ pub struct RecoveryCounters {
     pub segments_spurious: u64,
     /// Reductions of the window that were taken back.
     pub undo_count: u64,
-}
-
-/// What an expiry of the timer means; at any time one of them is waited for (RFC 8985 §8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecoveryTimer {
-    /// The retransmission timeout: [`Recovery::on_rto`].
-    Timeout,
-    /// What was overtaken counts as lost: [`Recovery::on_reordering_timeout`].
-    Reordering,
-    /// The tail of what was sent is to be probed: [`Recovery::on_probe_timeout`].
-    Probe,
 }
 
 /// Where loss recovery stands.
@@ -335,83 +324,6 @@ impl Recovery {
         self.on_departed(now, bytes, true);
     }
 
-    /// The retransmission timer expired. Does nothing but double the RTO while nothing is outstanding.
-    pub fn on_rto(&mut self, now: Timestamp) {
-        // RFC 6298 §5.5
-        self.rto.on_expired();
-        self.counters.rto_count += 1;
-        let flight_size = self.flight_size();
-        if flight_size == 0 {
-            self.rto.stop();
-            return;
-        }
-        let snapshot = self.rate.on_sent(now, self.pipe(), false);
-        let reneged = self.scoreboard.forget_reneged(snapshot);
-        self.counters.reneging_count += u64::from(reneged > 0);
-        self.counted_ahead += reneged;
-        self.duplicates.reset();
-        self.limited_transmit = 0;
-        let mut losses = Losses::new(self, now);
-        losses
-            .scoreboard
-            .mark_all_lost(&mut |piece| losses.report.on_lost(piece));
-        if let Some(rack) = &mut self.rack {
-            rack.on_all_lost();
-        }
-        self.reset_probe();
-
-        let recovery_point = self.snd_nxt();
-        self.phase = Phase::Loss { recovery_point };
-        self.recover = Some(recovery_point);
-        self.owes_retransmission = true;
-        self.owes_episode = false;
-        let consecutive = self.rto.consecutive();
-        // The controller keeps the window from before the first of several timeouts.
-        if consecutive <= 1 {
-            self.episode = Some(Episode::new(true));
-        }
-        self.controller.on_timeout(&TimedOut {
-            now,
-            flight_size,
-            consecutive,
-        });
-        // RFC 6298 §5.6
-        self.rto.restart(now);
-        tracing::debug!(flight_size, consecutive, rto = ?self.rto.current(), "timeout");
-    }
-
-    /// The reordering timer expired: what was overtaken and is late now counts as lost (RFC 8985 §6.2,
-    /// step 5).
-    pub fn on_reordering_timeout(&mut self, now: Timestamp) {
-        if self.flight_size() > 0 {
-            // RFC 8985 §8: while this timer ran, it stood in place of the retransmission timer.
-            self.rto.restart(now);
-        }
-        if self.mark_by_time(now) {
-            self.owes_retransmission = true;
-            if matches!(self.phase, Phase::Open) {
-                self.enter_recovery(now, &Delivery::default());
-            }
-        }
-    }
-
-    /// The probe timer expired (RFC 8985 §7.3).
-    pub fn on_probe_timeout(&mut self, now: Timestamp) {
-        if let Some(tlp) = &mut self.tlp {
-            tlp.on_expired();
-        }
-        if self.flight_size() > 0 {
-            // RFC 8985 §7.3: whether a probe can be sent or not.
-            self.rto.restart(now);
-        }
-    }
-
-    /// Says whether a tail loss probe is due: the next transmission is one, whatever the congestion window
-    /// and the pacer say.
-    pub fn is_probe_due(&self) -> bool {
-        self.tlp.as_ref().is_some_and(Tlp::is_due)
-    }
-
     /// Returns the run of segments sent last, or what is left of it; `None` if its end was SACKed.
     pub fn last_run(&self) -> Option<Range<Offset>> {
         self.scoreboard.last_run()
@@ -483,32 +395,6 @@ impl Recovery {
         self.controller
             .pacing_rate()
             .map(|rate| if rate == 0 { self.mss } else { rate })
-    }
-
-    /// Returns when to call back and what for, `None` if and only if nothing is outstanding.
-    pub fn timer(&self) -> Option<(Timestamp, RecoveryTimer)> {
-        let late = self.rack.as_ref().and_then(Rack::deadline);
-        // RFC 8985 §8: the timers exclude each other. This one takes the least time, and what it finds out
-        // would otherwise be taken for a timeout.
-        let probe = self.tlp.as_ref().and_then(Tlp::deadline);
-        late.map(|deadline| (deadline, RecoveryTimer::Reordering))
-            .or_else(|| Some((probe?, RecoveryTimer::Probe)))
-            .or_else(|| Some((self.rto_deadline()?, RecoveryTimer::Timeout)))
-    }
-
-    /// Returns when the retransmission timer expires, `None` if and only if nothing is outstanding.
-    pub fn rto_deadline(&self) -> Option<Timestamp> {
-        self.rto.deadline()
-    }
-
-    /// Returns the retransmission timeout with its back-off.
-    pub fn current_rto(&self) -> Duration {
-        self.rto.current()
-    }
-
-    /// Returns how often the timer expired since `snd_una` last moved.
-    pub fn consecutive_timeouts(&self) -> u32 {
-        self.rto.consecutive()
     }
 
     /// Returns when the ACKs last made progress, or when the oldest outstanding data was sent if that was
@@ -614,48 +500,6 @@ impl Recovery {
 
     fn must_retransmit(&self) -> bool {
         self.owes_retransmission && self.scoreboard.has_lost()
-    }
-
-    /// RFC 8985 §7.2: starts the probe timer anew, or stops it if something else will tell of losses.
-    fn schedule_probe(&mut self, now: Timestamp) {
-        let flight_size = self.flight_size();
-        let is_quiet = matches!(self.phase, Phase::Open)
-            && self.scoreboard.sacked().is_empty()
-            && !self.scoreboard.has_lost();
-        let Some(tlp) = &mut self.tlp else {
-            return;
-        };
-        match self.rto.deadline() {
-            Some(rto_deadline) if is_quiet && flight_size > 0 => tlp.schedule(
-                now,
-                &self.rtt,
-                &Outstanding {
-                    sent_at: self.last_sent_at.unwrap_or(now),
-                    flight_size,
-                    mss: self.mss,
-                    rto_deadline,
-                },
-            ),
-            Some(_) | None => tlp.cancel(),
-        }
-    }
-
-    /// A transmission was made: if a probe was due, that was it.
-    fn note_probe(&mut self, now: Timestamp, is_retransmission: bool) {
-        let (end, flight_size) = (self.snd_nxt(), self.flight_size());
-        if let Some(tlp) = &mut self.tlp
-            && tlp.on_sent(end, is_retransmission, flight_size)
-        {
-            self.counters.tlp_count += 1;
-            // RFC 8985 §7.3
-            self.rto.restart(now);
-        }
-    }
-
-    fn reset_probe(&mut self) {
-        if let Some(tlp) = &mut self.tlp {
-            tlp.reset();
-        }
     }
 
     fn on_departed(&mut self, now: Timestamp, bytes: u64, is_retransmit: bool) {
