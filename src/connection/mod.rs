@@ -22,6 +22,7 @@
 )]
 
 mod egress;
+mod expiry;
 mod handshake;
 mod ingress;
 mod offset;
@@ -29,6 +30,7 @@ mod range_set;
 mod receiver;
 mod recovery;
 mod sender;
+mod snapshot;
 mod state;
 mod teardown;
 mod timers;
@@ -45,15 +47,12 @@ pub use self::offset::Offset;
 #[cfg(any(fuzzing, feature = "__internals"))]
 pub use self::receiver::fuzz::fuzz_assembler;
 use self::receiver::{Receiver, ReceiverParams};
-use self::recovery::RecoveryTimer;
-use self::sender::{Blocked, Sender};
+use self::sender::Sender;
 pub use self::state::State;
 use self::teardown::Ending;
 pub use self::teardown::TimeWaitRecord;
-use self::timers::{Timer, TimerTable};
-use crate::congestion::RateSample;
-use crate::wire::{Flags, HEADER_LEN, Integrity, Segment, SeqNumber};
-use crate::{Config, ConnectionError, ConnectionStats, TimeoutCause, Timestamp};
+use crate::wire::{Flags, Integrity, Segment, SeqNumber};
+use crate::{Config, ConnectionError, Timestamp};
 
 /// What identifies a connection within its endpoint and seeds its numbers; drawn by the endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -456,138 +455,6 @@ impl Connection {
         self.sender.memory() + self.receiver.memory()
     }
 
-    /// Returns the deadlines of all timers.
-    fn timers(&self) -> TimerTable {
-        let mut table = TimerTable::new();
-        let config = &self.config;
-        if let Some(handshake) = &self.handshake {
-            table.set(Timer::Handshake, handshake.deadline);
-            let limit = config.connect_timeout;
-            table.set(Timer::Connect, limit.map(|limit| handshake.started + limit));
-        }
-        if self.state.is_synchronized() && self.state != State::TimeWait {
-            let recovery = self.sender.recovery().timer();
-            table.set(Timer::Retransmit, recovery.map(|(deadline, _)| deadline));
-            table.set(Timer::Persist, self.sender.persist_deadline());
-            if let Blocked::Pacing(deadline) = self.sender.blocked() {
-                table.set(Timer::Pacing, Some(deadline));
-            }
-            let unanswered = self.sender.unanswered_since().zip(config.user_timeout);
-            table.set(Timer::User, unanswered.map(|(since, limit)| since + limit));
-            table.set(Timer::Keepalive, self.keepalive_deadline());
-            table.set(
-                Timer::Idle,
-                config.idle_timeout.map(|limit| self.last_heard + limit),
-            );
-        }
-        if self.state.is_synchronized() {
-            table.set(Timer::DelayedAck, self.receiver.ack_deadline());
-        }
-        table.set(Timer::Linger, self.ending.linger_deadline(self.state));
-        table.set(Timer::TimeWait, self.ending.time_wait_deadline(self.state));
-        table
-    }
-
-    /// When the next keepalive probe is due: not while data or a probe of a closed window is out,
-    /// which find out the same.
-    fn keepalive_deadline(&self) -> Option<Timestamp> {
-        let idle = self.config.keepalive?;
-        if self.sender.unanswered_since().is_some() || self.sender.persist_deadline().is_some() {
-            return None;
-        }
-        let interval = self
-            .config
-            .keepalive_interval
-            .saturating_mul(self.keepalive_probes);
-        Some(self.last_heard + idle + interval)
-    }
-
-    /// Returns when [`handle_timeout`](Self::handle_timeout) is to be called.
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.timers().earliest()
-    }
-
-    /// Acts on every timer that has expired at `now`; calling it early is harmless.
-    pub fn handle_timeout(&mut self, now: Timestamp) {
-        let table = self.timers();
-        for timer in Timer::ALL {
-            // An earlier one may have ended the connection.
-            if table.is_expired(*timer, now) && self.state != State::Closed {
-                self.on_timer(now, *timer);
-            }
-        }
-    }
-
-    fn on_timer(&mut self, now: Timestamp, timer: Timer) {
-        let retries = self.config.data_retries;
-        match timer {
-            Timer::Handshake => self.on_handshake_timeout(),
-            Timer::Connect => {
-                if let Some(limit) = self.config.connect_timeout {
-                    self.time_out(TimeoutCause::ConnectTimeout(limit), false);
-                }
-            }
-            Timer::Retransmit => self.on_recovery_timer(now),
-            Timer::Persist => {
-                if self.sender.unanswered_probes() >= retries.max(1) {
-                    self.time_out(TimeoutCause::DataRetries { retries }, false);
-                } else {
-                    self.sender.on_persist_timeout();
-                }
-            }
-            Timer::User => {
-                if let Some(limit) = self.config.user_timeout {
-                    self.time_out(TimeoutCause::UserTimeout(limit), true);
-                }
-            }
-            Timer::Keepalive => {
-                if self.keepalive_probes >= self.config.keepalive_probes {
-                    let probes = self.keepalive_probes;
-                    self.time_out(TimeoutCause::Keepalive { probes }, true);
-                } else {
-                    self.outbox.keepalive_due = true;
-                    self.keepalive_probes += 1;
-                }
-            }
-            Timer::Idle => {
-                if let Some(limit) = self.config.idle_timeout {
-                    self.time_out(TimeoutCause::IdleTimeout(limit), true);
-                }
-            }
-            Timer::Linger => self.on_linger_timeout(),
-            Timer::TimeWait => self.close_orderly(),
-            // What they hold back comes out of the next `poll_transmit`.
-            Timer::Pacing | Timer::DelayedAck => {}
-        }
-    }
-
-    fn on_recovery_timer(&mut self, now: Timestamp) {
-        let retries = self.config.data_retries;
-        match self.sender.recovery().timer().map(|(_, timer)| timer) {
-            Some(RecoveryTimer::Reordering) => self.sender.on_reordering_timeout(now),
-            Some(RecoveryTimer::Probe) => self.sender.on_probe_timeout(now),
-            // Only timeouts are retries that count.
-            Some(RecoveryTimer::Timeout) if self.sender.is_retry_limit_reached(retries) => {
-                self.time_out(TimeoutCause::DataRetries { retries }, false);
-            }
-            Some(RecoveryTimer::Timeout) => self.sender.on_rto(now),
-            None => {}
-        }
-    }
-
-    fn on_handshake_timeout(&mut self) {
-        let Some(handshake) = &mut self.handshake else {
-            return;
-        };
-        if handshake.retries >= self.config.syn_retries {
-            let retries = handshake.retries;
-            self.time_out(TimeoutCause::SynRetries { retries }, false);
-        } else {
-            handshake.retries += 1;
-            handshake.is_due = true;
-        }
-    }
-
     /// Our timestamp clock: milliseconds (RFC 7323 §5.4), shifted by the connection's own offset.
     fn tsval(&self, now: Timestamp) -> u32 {
         #[expect(
@@ -596,63 +463,6 @@ impl Connection {
         )]
         let millis = now.as_millis() as u32;
         millis.wrapping_add(self.timestamp_offset)
-    }
-
-    /// Returns a snapshot of what the connection has counted and estimated.
-    pub fn stats(&self) -> ConnectionStats {
-        let recovery = self.sender.recovery();
-        let rtt = recovery.rtt();
-        let counted = recovery.counters();
-        let rate = recovery.latest_rate();
-        let received = self.receiver.counters();
-        ConnectionStats {
-            state: self.state,
-            srtt: rtt.srtt(),
-            rttvar: rtt.rttvar(),
-            min_rtt: rtt.min_rtt(),
-            latest_rtt: rtt.latest_rtt(),
-            rto: recovery.current_rto(),
-            cwnd: recovery.controller().cwnd(),
-            ssthresh: recovery.controller().ssthresh(),
-            flight_size: recovery.flight_size(),
-            bytes_in_flight: recovery.pipe(),
-            pacing_rate: recovery.pacing_rate(),
-            delivery_rate: rate.map_or(0, RateSample::bytes_per_second),
-            is_app_limited: rate.is_some_and(|rate| rate.is_app_limited),
-            mss: usize::try_from(self.sender.mss()).unwrap_or(usize::MAX),
-            datagram_size: self.negotiated.map_or(self.config.datagram_size, |agreed| {
-                HEADER_LEN + agreed.segment_limit(&self.config)
-            }),
-            snd_wnd: self.sender.snd_wnd(),
-            rcv_wnd: self.receiver.rcv_wnd(),
-            send_buffer_bytes: self.sender.buffered(),
-            receive_buffer_bytes: self.receiver.readable_bytes(),
-            out_of_order_bytes: self.receiver.out_of_order_bytes(),
-            segments_sent: self.counters.segments_sent,
-            segments_received: self.counters.segments_received,
-            segments_retransmitted: self.counters.segments_retransmitted,
-            segments_lost: counted.segments_lost,
-            segments_duplicate: received.segments_duplicate,
-            segments_out_of_order: received.segments_out_of_order,
-            bytes_sent: self.counters.bytes_sent,
-            // SYN and FIN take a number each and are no bytes.
-            bytes_acked: (recovery.snd_una().get())
-                .saturating_sub(1 + u64::from(self.sender.is_fin_acked())),
-            bytes_received: received.bytes_received,
-            bytes_retransmitted: self.counters.bytes_retransmitted,
-            rto_count: counted.rto_count,
-            fast_recovery_count: counted.fast_recovery_count,
-            tlp_count: counted.tlp_count,
-            tlp_repair_count: counted.tlp_repair_count,
-            segments_spurious: counted.segments_spurious,
-            undo_count: counted.undo_count,
-            reordering_count: counted.reordering_count,
-            reordering_window: recovery.reo_wnd(),
-            zero_window_probes: self.sender.zero_window_probes(),
-            keepalive_probes: self.counters.keepalive_probes,
-            segments_unacceptable: self.counters.segments_unacceptable,
-            challenge_acks: self.counters.challenge_acks,
-        }
     }
 
     /// Checks the connection and its parts.

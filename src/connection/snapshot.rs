@@ -1,0 +1,65 @@
+//! The statistics that a connection shows.
+
+use crate::ConnectionStats;
+use crate::congestion::RateSample;
+use crate::connection::Connection;
+use crate::wire::HEADER_LEN;
+
+impl Connection {
+    /// Returns a snapshot of what the connection has counted and estimated.
+    pub fn stats(&self) -> ConnectionStats {
+        let recovery = self.sender.recovery();
+        let rtt = recovery.rtt();
+        let counted = recovery.counters();
+        let rate = recovery.latest_rate();
+        let received = self.receiver.counters();
+        ConnectionStats {
+            state: self.state,
+            srtt: rtt.srtt(),
+            rttvar: rtt.rttvar(),
+            min_rtt: rtt.min_rtt(),
+            latest_rtt: rtt.latest_rtt(),
+            rto: recovery.current_rto(),
+            cwnd: recovery.controller().cwnd(),
+            ssthresh: recovery.controller().ssthresh(),
+            flight_size: recovery.flight_size(),
+            bytes_in_flight: recovery.pipe(),
+            pacing_rate: recovery.pacing_rate(),
+            delivery_rate: rate.map_or(0, RateSample::bytes_per_second),
+            is_app_limited: rate.is_some_and(|rate| rate.is_app_limited),
+            mss: usize::try_from(self.sender.mss()).unwrap_or(usize::MAX),
+            datagram_size: self.negotiated.map_or(self.config.datagram_size, |agreed| {
+                HEADER_LEN + agreed.segment_limit(&self.config)
+            }),
+            snd_wnd: self.sender.snd_wnd(),
+            rcv_wnd: self.receiver.rcv_wnd(),
+            send_buffer_bytes: self.sender.buffered(),
+            receive_buffer_bytes: self.receiver.readable_bytes(),
+            out_of_order_bytes: self.receiver.out_of_order_bytes(),
+            segments_sent: self.counters.segments_sent,
+            segments_received: self.counters.segments_received,
+            segments_retransmitted: self.counters.segments_retransmitted,
+            segments_lost: counted.segments_lost,
+            segments_duplicate: received.segments_duplicate,
+            segments_out_of_order: received.segments_out_of_order,
+            bytes_sent: self.counters.bytes_sent,
+            // SYN and FIN take a number each and are no bytes.
+            bytes_acked: (recovery.snd_una().get())
+                .saturating_sub(1 + u64::from(self.sender.is_fin_acked())),
+            bytes_received: received.bytes_received,
+            bytes_retransmitted: self.counters.bytes_retransmitted,
+            rto_count: counted.rto_count,
+            fast_recovery_count: counted.fast_recovery_count,
+            tlp_count: counted.tlp_count,
+            tlp_repair_count: counted.tlp_repair_count,
+            segments_spurious: counted.segments_spurious,
+            undo_count: counted.undo_count,
+            reordering_count: counted.reordering_count,
+            reordering_window: recovery.reo_wnd(),
+            zero_window_probes: self.sender.zero_window_probes(),
+            keepalive_probes: self.counters.keepalive_probes,
+            segments_unacceptable: self.counters.segments_unacceptable,
+            challenge_acks: self.counters.challenge_acks,
+        }
+    }
+}
