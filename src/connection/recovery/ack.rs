@@ -301,12 +301,15 @@ impl Recovery {
         delivery: &Delivery,
     ) -> bool {
         let snd_una = self.snd_una();
-        let duplicate = arrival
-            .dsack()
-            .filter(|_| self.counters.segments_retransmitted > self.counters.segments_spurious);
+        // What was not sent again is the network's own duplicate, or a lie.
+        let counters = &mut self.counters;
+        let unreported = counters
+            .segments_retransmitted
+            .saturating_sub(counters.segments_spurious);
+        let duplicate = arrival.dsack().filter(|_| unreported > 0);
         if let Some(range) = duplicate {
             let bytes = range.end.saturating_since(range.start);
-            self.counters.segments_spurious += bytes.div_ceil(self.mss);
+            counters.segments_spurious += bytes.div_ceil(self.mss).min(unreported);
         }
         if self
             .episode
