@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::TimeoutCause;
 use crate::config::ConfigBuilder;
 use crate::wire::{Header, Options, seal};
 
