@@ -1,7 +1,7 @@
 //! Takes files from any number of clients at once and puts them below one directory.
 //!
 //! ```sh
-//! cargo run --release --features copy --example file_copy_server -- --listen 127.0.0.1:7777 --root /tmp/in --once
+//! cargo run --release --features copy --example file_copy_server -- --listen 127.0.0.1:7777 --root incoming --once
 //! ```
 //!
 //! Ends after the first client with `--once`, otherwise on Ctrl-C. The exit code is 0 only if every
