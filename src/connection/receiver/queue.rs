@@ -19,6 +19,9 @@ const PIN_SPAN: usize = 64 * 1024;
 const PIN_LIMIT: usize = 4 * PIN_SPAN;
 /// Smallest chunk of our own; an idle connection may keep one.
 const CHUNK_MIN: usize = 2 * 1024;
+/// A datagram or train below this has memory of its own size; the driver sees to that. A larger one is
+/// charged as a whole receive buffer.
+const COMPACT_MAX: usize = PIN_SPAN / 4;
 /// Largest chunk of our own.
 const CHUNK_MAX: usize = 64 * 1024;
 /// Entries that an empty queue may keep room for.
@@ -31,8 +34,8 @@ const IDLE_ENTRIES: usize = 64;
 /// - the tail's bytes follow the last entry's;
 /// - `pinned` and `owned` are the sums of the entries' costs of either kind; `pinned` is at most
 ///   [`PIN_LIMIT`];
-/// - the first slice of each span of pinned memory bears the cost of the span, the others cost 0;
-///   when it is read, the next slice of that span inherits the cost.
+/// - the first slice of each datagram or train bears the cost of what it keeps alive, the others cost 0;
+///   when it is read, the next slice of that datagram inherits the cost.
 #[derive(Debug, Default)]
 pub(super) struct ReceiveQueue {
     entries: VecDeque<Entry>,
@@ -45,7 +48,7 @@ pub(super) struct ReceiveQueue {
     bytes: usize,
     pinned: usize,
     owned: usize,
-    /// Addresses that the last entry's span still covers; empty if the last entry is not pinned.
+    /// Addresses of the rest of the last entry's datagram; empty if the last entry is not pinned.
     span: Range<usize>,
     is_discarding: bool,
 }
@@ -200,10 +203,10 @@ impl ReceiveQueue {
     fn pin(&mut self, payload: &[u8], datagram: &Bytes) -> bool {
         let start = payload.as_ptr().addr();
         let end = start.saturating_add(payload.len());
-        // Memory is charged by address: what lies within 64 KiB after a charged slice belongs to the
-        // same receive buffer, or to small buffers that take no more than that together.
+        // The rest of a datagram or train whose first slice is charged costs nothing more. While that
+        // slice is held, nothing else can stand at these addresses.
         let continues = start >= self.span.start && end <= self.span.end;
-        let cost = if continues { 0 } else { PIN_SPAN };
+        let cost = if continues { 0 } else { pinned_by(datagram) };
         if self.pinned + cost > PIN_LIMIT {
             return false;
         }
@@ -213,7 +216,7 @@ impl ReceiveQueue {
         let span_end = if continues {
             self.span.end
         } else {
-            start.saturating_add(PIN_SPAN)
+            datagram.as_ptr().addr().saturating_add(datagram.len())
         };
         self.seal_tail();
         self.span = end..span_end;
@@ -326,6 +329,15 @@ impl ReceiveQueue {
             !self.is_discarding || self.memory() == 0,
             "memory held after discard"
         );
+    }
+}
+
+/// Returns the bytes of memory that a slice of `datagram` keeps alive.
+fn pinned_by(datagram: &Bytes) -> usize {
+    if datagram.len() < COMPACT_MAX {
+        datagram.len()
+    } else {
+        PIN_SPAN
     }
 }
 

@@ -43,12 +43,11 @@ fn small_payloads_and_payloads_from_elsewhere_are_copied() {
 #[test]
 fn a_train_is_charged_once_until_its_last_slice_is_read() {
     let mut queue = ReceiveQueue::default();
-    let train = datagram(10_000, 3);
-    for part in 0..10 {
-        let data = train.slice(part * 1_000..(part + 1) * 1_000);
-        push(&mut queue, &data);
+    let train = datagram(20_000, 3);
+    for part in 0..20 {
+        queue.push(&train[part * 1_000..(part + 1) * 1_000], &train);
     }
-    for left in (0..10).rev() {
+    for left in (0..20).rev() {
         assert_eq!(queue.pinned, PIN_SPAN, "{left} left");
         assert_eq!(queue.read(&mut [0; 1_000]), 1_000);
         queue.check_invariants();
@@ -57,12 +56,26 @@ fn a_train_is_charged_once_until_its_last_slice_is_read() {
 }
 
 #[test]
+fn a_small_datagram_is_charged_by_its_length_wherever_it_lies() {
+    let mut queue = ReceiveQueue::default();
+    let neighbours = datagram(4_000, 3);
+    for part in 0..4 {
+        push(
+            &mut queue,
+            &neighbours.slice(part * 1_000..(part + 1) * 1_000),
+        );
+        assert_eq!(queue.pinned, (part + 1) * 1_000);
+    }
+    queue.check_invariants();
+}
+
+#[test]
 fn pinned_buffers_are_bounded() {
     let mut queue = ReceiveQueue::default();
     // Buffers of 64 KiB of which the payload is a small part, as when trains are mixed.
     let buffers: Vec<_> = (0..100).map(|_| datagram(PIN_SPAN, 9)).collect();
     for buffer in &buffers {
-        push(&mut queue, &buffer.slice(..1_000));
+        queue.push(&buffer[..1_000], buffer);
     }
     assert_eq!(queue.len(), 100_000);
     // 4 pinned buffers; 96,000 bytes copied into chunks, of which the last is not full.
