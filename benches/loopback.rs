@@ -4,6 +4,8 @@
 //! (user and system, both sides together) of each repetition, the medians and their ratio.
 //! `TRANSFER_MIB` sets the size of a repetition (default 1024), `REPETITIONS` their number (default 5).
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
 use std::env;
 use std::io;
 use std::time::{Duration, Instant};

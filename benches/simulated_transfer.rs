@@ -4,6 +4,8 @@
 //! each repetition, the median, and how often memory was allocated per segment while bytes flowed.
 //! `TRANSFER_MIB` sets the size of a repetition (default 2048), `REPETITIONS` their number (default 5).
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::env;
 use std::io;
