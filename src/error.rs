@@ -4,11 +4,10 @@
 //! `io::Error` and can be taken out with [`ConnectionError::from_io`].
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a connection ended other than by an orderly close. Both halves and all waiters see the same one.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
     /// Nobody listens there: the peer answered our SYN with RST (RFC 9293 §3.10.7.3), or the
@@ -27,23 +26,6 @@ pub enum ConnectionError {
     /// The endpoint that carried the connection was closed or its runtime is gone.
     #[error("endpoint closed")]
     EndpointClosed,
-    /// The UDP socket below failed for good.
-    #[error("datagram transport failed")]
-    Transport(#[source] Arc<io::Error>),
-}
-
-impl PartialEq for ConnectionError {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Refused, Self::Refused)
-            | (Self::Reset, Self::Reset)
-            | (Self::Aborted, Self::Aborted)
-            | (Self::EndpointClosed, Self::EndpointClosed) => true,
-            (Self::TimedOut(a), Self::TimedOut(b)) => a == b,
-            (Self::Transport(a), Self::Transport(b)) => a.kind() == b.kind(),
-            _ => false,
-        }
-    }
 }
 
 impl ConnectionError {
@@ -54,7 +36,6 @@ impl ConnectionError {
             Self::Reset => io::ErrorKind::ConnectionReset,
             Self::Aborted | Self::EndpointClosed => io::ErrorKind::ConnectionAborted,
             Self::TimedOut(_) => io::ErrorKind::TimedOut,
-            Self::Transport(source) => source.kind(),
         }
     }
 
@@ -198,13 +179,5 @@ mod tests {
             error.to_string(),
             "connection timed out: no answer to 9 keepalive probes (keepalive)"
         );
-    }
-
-    #[test]
-    fn transport_errors_keep_their_kind() {
-        let source = io::Error::from(io::ErrorKind::PermissionDenied);
-        let error = ConnectionError::Transport(Arc::new(source));
-        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-        assert_ne!(error, ConnectionError::Reset);
     }
 }

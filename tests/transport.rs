@@ -158,10 +158,6 @@ impl DatagramTransport for Port {
         RUN
     }
 
-    fn max_recv_segments(&self) -> usize {
-        RUN
-    }
-
     fn max_datagram_size(&self) -> usize {
         DATAGRAM
     }

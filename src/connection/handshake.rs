@@ -205,8 +205,17 @@ impl Handshake {
             syn_retransmitted: self.retries > 0,
             peer_ack_delay: negotiated
                 .extension
-                .map(|extension| Duration::from_millis(u64::from(extension.ack_delay_ms))),
+                .map(|extension| announced_ack_delay(extension.ack_delay_ms)),
         }
+    }
+}
+
+/// The longest ACK delay that the extension option's byte stands for; 255 is "or more", and then it is
+/// RFC 9293 §3.8.6.3 that bounds it.
+fn announced_ack_delay(millis: u8) -> Duration {
+    match millis {
+        u8::MAX => Duration::from_millis(500),
+        millis => Duration::from_millis(u64::from(millis)),
     }
 }
 
@@ -323,6 +332,13 @@ mod tests {
             assert_eq!(handshake.options(&config, 999, 5), first);
         }
         assert_eq!(handshake.rtt(now), None, "Karn");
+    }
+
+    #[test]
+    fn an_ack_delay_beyond_the_byte_is_taken_for_the_longest() {
+        for (millis, delay) in [(0, 0), (25, 25), (254, 254), (255, 500)] {
+            assert_eq!(announced_ack_delay(millis), Duration::from_millis(delay));
+        }
     }
 
     #[test]

@@ -63,11 +63,6 @@ pub trait DatagramTransport: fmt::Debug + Send + Sync + 'static {
         1
     }
 
-    /// Returns how many datagrams one buffer may hold after a receive, at least 1.
-    fn max_recv_segments(&self) -> usize {
-        1
-    }
-
     /// Returns the largest datagram that can be sent, in bytes. Configurations are clamped to it.
     fn max_datagram_size(&self) -> usize {
         65_507

@@ -327,10 +327,6 @@ impl DatagramTransport for UdpTransport {
         self.state.max_gso_segments().max(1)
     }
 
-    fn max_recv_segments(&self) -> usize {
-        self.state.gro_segments().max(1)
-    }
-
     fn take_unreachable(&self) -> Option<Unreachable> {
         if !self.has_unreachable.load(Ordering::Acquire) {
             return None;

@@ -320,10 +320,6 @@ impl<T: DatagramTransport> DatagramTransport for Impaired<T> {
         self.inner.max_send_segments()
     }
 
-    fn max_recv_segments(&self) -> usize {
-        self.inner.max_recv_segments()
-    }
-
     fn max_datagram_size(&self) -> usize {
         self.inner.max_datagram_size()
     }

@@ -478,10 +478,6 @@ impl DatagramTransport for SimTransport {
         MAX_SEGMENTS
     }
 
-    fn max_recv_segments(&self) -> usize {
-        MAX_SEGMENTS
-    }
-
     fn max_datagram_size(&self) -> usize {
         MAX_DATAGRAM
     }
