@@ -56,8 +56,8 @@ struct Args {
     /// One-way delay in milliseconds.
     #[arg(long, value_name = "N", default_value_t = 2)]
     delay_ms: u64,
-    /// Largest datagram in bytes of UDP payload: what fits into a jumbo Ethernet frame, by default.
-    #[arg(long, value_name = "N", default_value_t = 8_972)]
+    /// Largest datagram in bytes of UDP payload; the default fits every path.
+    #[arg(long, value_name = "N", default_value_t = 1_232)]
     datagram_size: usize,
     /// Seed of the link's dice and of the made-up tree.
     #[arg(long, value_name = "N", default_value_t = 1)]
