@@ -27,9 +27,10 @@ struct Args {
     #[arg(long, value_name = "ADDR")]
     to: String,
     /// Seconds after which a silent server is given up.
-    #[arg(long, value_name = "N", default_value_t = 30)]
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     timeout: u64,
-    /// Files and directories to send; each lands under its own last part.
+    /// Files and directories to send; each lands under its own last part and replaces what stands
+    /// there. Symbolic links, devices and FIFOs are named and not sent, and make the exit code 1.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -37,14 +38,17 @@ struct Args {
 async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
     let paths = args.paths.clone();
     let survey = tokio::task::spawn_blocking(move || survey(&paths)).await??;
-    let config = link::config(Duration::from_secs(args.timeout))?;
+    let patience = Duration::from_secs(args.timeout);
+    let config = link::config(patience)?;
     let mut socket = ReliableUdpSocket::connect_with(&args.to, config)
         .await
         .map_err(|error| format!("cannot connect to {}: {}", args.to, ui::chain(&error)))?;
 
     let watch = ui::Stopwatch::start();
     let mut progress = ui::Progress::new(&args.to, Some(survey));
-    let report = Sender::new()
+    let report = Sender::builder()
+        .handshake_timeout(patience)
+        .build()?
         .send_with(&mut socket, &args.paths, move |event| {
             progress.on_event(&event);
         })

@@ -37,7 +37,7 @@ struct Args {
     #[arg(long)]
     once: bool,
     /// Seconds after which a silent client is given up.
-    #[arg(long, value_name = "N", default_value_t = 30)]
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     timeout: u64,
 }
 
@@ -67,9 +67,14 @@ async fn serve(receiver: Receiver, mut socket: ReliableUdpSocket, peer: SocketAd
 }
 
 async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
-    let receiver = Receiver::builder(&args.root).build()?;
-    let config = link::config(Duration::from_secs(args.timeout))?;
-    let listener = ReliableUdpListener::bind_with(args.listen, config).await?;
+    let patience = Duration::from_secs(args.timeout);
+    let receiver = Receiver::builder(&args.root)
+        .handshake_timeout(patience)
+        .build()?;
+    let config = link::config(patience)?;
+    let listener = ReliableUdpListener::bind_with(args.listen, config)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     ui::say(format_args!(
         "listening on {}; whoever reaches it may write below {}",
         listener.local_addr()?,

@@ -159,6 +159,13 @@ impl EndpointError {
     }
 }
 
+impl EndpointError {
+    /// Returns the typed reason inside an [`io::Error`] that this crate made, if it holds one.
+    pub fn from_io(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
 impl From<EndpointError> for io::Error {
     fn from(error: EndpointError) -> Self {
         Self::new(error.kind(), error)

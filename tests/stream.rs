@@ -638,3 +638,25 @@ async fn shutdown_does_not_linger_for_a_peer_that_finished_and_is_gone() {
         .unwrap();
     server.closed().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_runtime_that_stops_resets_its_peers() {
+    let listener = ReliableUdpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let client = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let socket = runtime.block_on(ReliableUdpSocket::connect(addr)).unwrap();
+        drop(runtime);
+        socket
+    });
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let reading = tokio::time::timeout(Duration::from_secs(20), async move {
+        socket.read(&mut [0; 8]).await
+    });
+    let error = reading
+        .await
+        .expect("the peer says that it is gone")
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    client.join().unwrap();
+}

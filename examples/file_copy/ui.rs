@@ -55,7 +55,7 @@ impl Progress {
     pub(crate) fn on_event(&mut self, event: &Event) {
         match event {
             Event::Started { path, .. } => {
-                self.current = path.display().to_string();
+                self.current = tame(path.display());
                 self.show();
             }
             Event::Progress { bytes, .. } => {
@@ -123,7 +123,7 @@ impl Progress {
 
     fn line(&self, text: fmt::Arguments<'_>) {
         match &self.bar {
-            Some(bar) => bar.println(format!("{} {text}", self.label)),
+            Some(bar) => bar.println(tame(format_args!("{} {text}", self.label))),
             None => complain(format_args!("{} {text}", self.label)),
         }
     }
@@ -206,12 +206,26 @@ pub(crate) fn summarize(
 /// Prints a line of result.
 pub(crate) fn say(text: fmt::Arguments<'_>) {
     // A closed pipe is no reason to stop copying.
-    let _ = writeln!(io::stdout().lock(), "{text}");
+    let _ = writeln!(io::stdout().lock(), "{}", tame(text));
 }
 
 /// Prints a line about something that went wrong, or of progress.
 pub(crate) fn complain(text: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", tame(text));
+}
+
+/// Escapes control characters: names and words come from the other side, and must neither drive the
+/// terminal nor begin a line of their own.
+fn tame(text: impl fmt::Display) -> String {
+    let mut tamed = String::new();
+    for character in text.to_string().chars() {
+        if character.is_control() {
+            tamed.extend(character.escape_default());
+        } else {
+            tamed.push(character);
+        }
+    }
+    tamed
 }
 
 /// An error with all its causes in one line.

@@ -83,6 +83,10 @@ impl Connection {
             return Ok(());
         }
         if self.state == State::Closed {
+            // The peer had finished and had all our data when it went: nobody waits for our FIN.
+            if self.ending.is_delivered {
+                return Ok(());
+            }
             return Err(WriteError::Closed(self.closing_error()));
         }
         self.sender.finish();

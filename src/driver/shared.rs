@@ -294,8 +294,22 @@ impl Shared {
         }
     }
 
-    /// The driver task is gone: nothing moves any more, and everybody learns of it.
+    /// The driver task is gone: nothing moves any more, and everybody learns of it; the peers by RST,
+    /// as far as the transport takes one at once, or they would wait for a connection that is no more.
     pub(crate) fn on_driver_gone(&self) {
+        let cut = self.update(|core, now, _| {
+            let is_idle = core.endpoint.is_idle();
+            core.endpoint.cut(now);
+            !is_idle
+        });
+        if cut {
+            let turns = self.inspect(|core| core.endpoint.stats().connections) / SENDS_PER_TURN + 1;
+            for _ in 0..turns {
+                if self.send(None) != Sending::Unfinished {
+                    break;
+                }
+            }
+        }
         self.update(|core, _, wakeups| core.on_driver_gone(wakeups));
     }
 

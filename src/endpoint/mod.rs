@@ -310,6 +310,20 @@ impl Endpoint {
         }
     }
 
+    /// Resets every connection whose peer would otherwise wait for something that will not come: all but
+    /// those on which this side has finished and was acknowledged.
+    pub fn cut(&mut self, now: Timestamp) {
+        let indices: Vec<usize> = self.slots.iter().map(|(index, _)| index).collect();
+        for index in indices {
+            if let Some(slot) = self.slots.get_mut(index)
+                && !matches!(slot.connection.state(), State::FinWait2 | State::TimeWait)
+            {
+                slot.connection.abort(now);
+                self.after_input(now, index);
+            }
+        }
+    }
+
     /// Returns what the endpoint has counted.
     pub fn stats(&self) -> EndpointStats {
         EndpointStats {

@@ -362,3 +362,19 @@ fn neither_syn_nor_fin_counts_as_an_acknowledged_byte() {
     test.advance(60_000);
     assert_eq!(test.connection.stats().bytes_acked, 10, "in CLOSED");
 }
+
+#[test]
+fn finishing_after_a_peer_that_finished_has_gone_is_no_error() {
+    let mut test = ConnectionTest::established(plain());
+    test.write(10);
+    test.expect((A | P, 1_001, 5_001, 10));
+    test.inject((A | F, 5_001, 1_011, 0));
+    test.expect((A, 1_011, 5_002, 0));
+    test.inject((R, 5_002, 0, 0));
+    assert_eq!(test.connection.finish(test.now), Ok(()));
+    assert_eq!(test.connection.finish_status(), Ok(true));
+    assert_eq!(
+        test.connection.write(test.now, b"x"),
+        Err(WriteError::Closed(ConnectionError::Reset))
+    );
+}
