@@ -170,9 +170,6 @@ impl Shared {
                 departure
             } else {
                 let mut core = self.lock();
-                if core.phase == Phase::Gone {
-                    return Sending::Done;
-                }
                 let now = core.advance(&self.clock);
                 let segments = self.transport.max_send_segments();
                 let next = core
@@ -297,20 +294,17 @@ impl Shared {
     /// The driver task is gone: nothing moves any more, and everybody learns of it; the peers by RST,
     /// as far as the transport takes one at once, or they would wait for a connection that is no more.
     pub(crate) fn on_driver_gone(&self) {
-        let cut = self.update(|core, now, _| {
-            let is_idle = core.endpoint.is_idle();
+        let turns = self.update(|core, now, wakeups| {
+            let turns = core.endpoint.stats().connections / SENDS_PER_TURN + 1;
             core.endpoint.cut(now);
-            !is_idle
+            core.on_driver_gone(wakeups);
+            turns
         });
-        if cut {
-            let turns = self.inspect(|core| core.endpoint.stats().connections) / SENDS_PER_TURN + 1;
-            for _ in 0..turns {
-                if self.send(None) != Sending::Unfinished {
-                    break;
-                }
+        for _ in 0..turns {
+            if self.send(None) != Sending::Unfinished {
+                break;
             }
         }
-        self.update(|core, _, wakeups| core.on_driver_gone(wakeups));
     }
 
     fn wake_driver(&self) {
