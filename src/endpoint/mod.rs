@@ -301,22 +301,22 @@ impl Endpoint {
         for port in ports {
             self.unlisten(now, port);
         }
-        let indices: Vec<usize> = self.slots.iter().map(|(index, _)| index).collect();
-        for index in indices {
-            if let Some(slot) = self.slots.get_mut(index) {
-                slot.connection.abort(now);
-                self.after_input(now, index);
-            }
-        }
+        self.abort_where(now, |_| true);
     }
 
     /// Resets every connection whose peer would otherwise wait for something that will not come: all but
     /// those on which this side has finished and was acknowledged.
     pub fn cut(&mut self, now: Timestamp) {
+        self.abort_where(now, |state| {
+            !matches!(state, State::FinWait2 | State::TimeWait)
+        });
+    }
+
+    fn abort_where(&mut self, now: Timestamp, is_concerned: impl Fn(State) -> bool) {
         let indices: Vec<usize> = self.slots.iter().map(|(index, _)| index).collect();
         for index in indices {
             if let Some(slot) = self.slots.get_mut(index)
-                && !matches!(slot.connection.state(), State::FinWait2 | State::TimeWait)
+                && is_concerned(slot.connection.state())
             {
                 slot.connection.abort(now);
                 self.after_input(now, index);
