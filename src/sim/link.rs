@@ -2,7 +2,7 @@
 //!
 //! A datagram passes, in this order: the blackouts and the scripted drops, the MTU, the queue
 //! (drop-tail), the transmitter (rate), the wire (random and burst loss, corruption, duplication),
-//! the delay with its jitter, and possibly a detour (reordering). Only a detour changes the order;
+//! the delay with its jitter and spikes, and possibly a detour (reordering). Only a detour changes the order;
 //! jitter alone never does.
 //!
 //! Every impairment draws from a random stream of its own, a fixed number of times per datagram
@@ -180,7 +180,8 @@ impl Link {
 
         self.stats.delivered += 1;
         self.stats.bytes_delivered += len as u64;
-        let mut at = (departure + self.config.delay + draw.jitter).max(self.last_arrival);
+        let spike = self.config.spike_at(departure);
+        let mut at = (departure + self.config.delay + draw.jitter + spike).max(self.last_arrival);
         if let Some(lateness) = draw.detour {
             self.stats.reordered += 1;
             at = at + lateness;

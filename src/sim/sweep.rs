@@ -1,7 +1,7 @@
 //! The seed sweep: one random scenario per seed, which has to end with the right bytes on both sides.
 //!
-//! A seed draws the network (loss up to 30 %, bursts, reordering, duplication, corruption, jitter,
-//! narrow queues, blackouts), both configurations (every option on or off, buffers, delays, timers,
+//! A seed draws the network (loss up to 30 %, or 50 % in one direction, bursts, reordering by up to three
+//! round trips, duplication, corruption, jitter, delay spikes, narrow queues, blackouts), both configurations (every option on or off, buffers, delays, timers,
 //! controllers), how the connections are opened and closed, and what the applications do. Limits that
 //! end a connection for silence are raised out of the way: whatever the network does, it does not do
 //! it for ever, so every run has to end in order. That every connection does end, and that no
@@ -135,8 +135,9 @@ impl Scenario {
         };
         let client = draw_config(&mut rng)?;
         let server = draw_config(&mut rng)?;
-        let up = draw_link(&mut rng, &client)?;
-        let down = draw_link(&mut rng, &server)?;
+        let worse_way = rng.chance(0.15).then(|| rng.chance(0.5));
+        let up = draw_link(&mut rng, &client, worse_way == Some(true))?;
+        let down = draw_link(&mut rng, &server, worse_way == Some(false))?;
         // A segment's payload in either direction is at least about the smaller of the two limits.
         let mss = |config: &Config| u64::from(config.mss).min(config.datagram_size as u64);
         let most = MOST_BYTES.min(mss(&client).min(mss(&server)) * MOST_SEGMENTS);
@@ -305,11 +306,13 @@ fn draw_millis(rng: &mut Rng, values: &[u64]) -> Duration {
     Duration::from_millis(one_of(rng, values, 100))
 }
 
-/// Draws one direction's impairments; each is on or off for itself.
-fn draw_link(rng: &mut Rng, sender: &Config) -> Result<LinkConfig, ConfigError> {
+/// Draws one direction's impairments; each is on or off for itself. One that `loses_half` loses up to half
+/// of what is sent: the ACKs, where the data goes the other way.
+fn draw_link(rng: &mut Rng, sender: &Config, loses_half: bool) -> Result<LinkConfig, ConfigError> {
     // Whatever is sent beyond what the configuration allows never arrives.
     let mut link = LinkConfig::builder().mtu(sender.datagram_size);
-    link = link.delay(draw_millis(rng, &[0, 0, 1, 5, 20, 50, 100, 300]));
+    let delay = draw_millis(rng, &[0, 0, 1, 5, 20, 50, 100, 300]);
+    link = link.delay(delay);
     let uniform = |rng: &mut Rng, most: u64| {
         // A multiple of a thousandth is enough.
         let thousandths = u32::try_from(rng.range(0..=most)).unwrap_or(0);
@@ -318,7 +321,9 @@ fn draw_link(rng: &mut Rng, sender: &Config) -> Result<LinkConfig, ConfigError> 
     if rng.chance(0.5) {
         link = link.jitter(rng.duration(Duration::from_millis(50)));
     }
-    if rng.chance(0.6) {
+    if loses_half {
+        link = link.loss(0.3 + uniform(rng, 200));
+    } else if rng.chance(0.6) {
         let most = one_of(rng, &[10, 50, 300], 10);
         link = link.loss(uniform(rng, most));
     }
@@ -330,8 +335,17 @@ fn draw_link(rng: &mut Rng, sender: &Config) -> Result<LinkConfig, ConfigError> 
         link = link.duplicate(uniform(rng, 200));
     }
     if rng.chance(0.5) {
-        let lateness = rng.duration(Duration::from_millis(100));
+        // Three round trips, if the way back takes as long.
+        let lateness = rng.duration(Duration::from_millis(100).max(delay * 6));
         link = link.reorder(uniform(rng, 200), lateness);
+    }
+    if rng.chance(0.3) {
+        for _ in 0..=rng.below(4) {
+            // Longer than most timeouts: what is sent again was not lost.
+            let start = rng.duration(Duration::from_secs(10));
+            let length = rng.duration(Duration::from_secs(2));
+            link = link.delay_spike(start, length, rng.duration(Duration::from_secs(4)));
+        }
     }
     if rng.chance(0.3) {
         link = link.corrupt(uniform(rng, 50));

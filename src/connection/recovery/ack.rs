@@ -245,6 +245,10 @@ impl Recovery {
         if self.flight_size() == 0 {
             // RFC 6298 §5.2
             self.rto.stop();
+            // An undo does not look for losses, which would end the reordering timer otherwise.
+            if let Some(rack) = &mut self.rack {
+                rack.on_nothing_in_flight();
+            }
         } else {
             // RFC 6298 §5.3. In recovery this is the "Slow-but-Steady" variant of RFC 6582 §4.
             self.rto.restart(now);

@@ -200,8 +200,8 @@ impl Rack {
         }
     }
 
-    /// Everything in flight counts as lost.
-    pub fn on_all_lost(&mut self) {
+    /// Nothing is in flight any more: all of it counts as lost, or was acknowledged.
+    pub fn on_nothing_in_flight(&mut self) {
         self.queue.clear();
         self.deadline = None;
     }

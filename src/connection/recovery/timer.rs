@@ -44,7 +44,7 @@ impl Recovery {
             .scoreboard
             .mark_all_lost(&mut |piece| losses.report.on_lost(piece));
         if let Some(rack) = &mut self.rack {
-            rack.on_all_lost();
+            rack.on_nothing_in_flight();
         }
         self.reset_probe();
 

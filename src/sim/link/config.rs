@@ -38,6 +38,7 @@ pub struct LinkConfig {
     pub(super) corrupt: f64,
     pub(super) mtu: Option<usize>,
     pub(super) blackouts: Vec<Blackout>,
+    pub(super) spikes: Vec<Spike>,
     pub(super) drops: Vec<u64>,
 }
 
@@ -70,7 +71,28 @@ impl Blackout {
     }
 }
 
+/// A time during which everything is delayed by more than usual.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spike {
+    start: Duration,
+    length: Duration,
+    extra: Duration,
+}
+
 impl LinkConfig {
+    /// Returns what the delay spikes add to the delay of what leaves the transmitter at `departure`.
+    pub(super) fn spike_at(&self, departure: Timestamp) -> Duration {
+        let since_origin = departure.saturating_since(Timestamp::ZERO);
+        let is_on = |spike: &&Spike| {
+            since_origin >= spike.start && since_origin.saturating_sub(spike.start) < spike.length
+        };
+        self.spikes
+            .iter()
+            .filter(is_on)
+            .map(|spike| spike.extra)
+            .sum()
+    }
+
     /// Starts from a link that does nothing.
     pub fn builder() -> LinkConfigBuilder {
         LinkConfigBuilder {
@@ -213,6 +235,18 @@ impl LinkConfigBuilder {
         self
     }
 
+    /// Adds `extra`, at most 1 hour, to the delay of everything that leaves the transmitter from `start`
+    /// until `start + length`, counted from the beginning of the simulation. Order is kept: what leaves
+    /// right afterwards waits behind it. May be called again; spikes that overlap add up. Default: none.
+    pub fn delay_spike(mut self, start: Duration, length: Duration, extra: Duration) -> Self {
+        self.config.spikes.push(Spike {
+            start,
+            length,
+            extra,
+        });
+        self
+    }
+
     /// Drops the datagram with this number, counted from 0. May be called again for further ones.
     /// Default: none.
     pub fn drop_nth(mut self, number: u64) -> Self {
@@ -227,11 +261,13 @@ impl LinkConfigBuilder {
     /// [`ConfigError`] names the first value that is out of range or contradicts another.
     pub fn build(self) -> Result<LinkConfig, ConfigError> {
         let c = &self.config;
-        for (field, value) in [
+        let spikes = c.spikes.iter().map(|spike| ("delay_spike", spike.extra));
+        let delays = [
             ("delay", c.delay),
             ("jitter", c.jitter),
             ("reorder", c.lateness),
-        ] {
+        ];
+        for (field, value) in delays.into_iter().chain(spikes) {
             if value > Duration::from_secs(3_600) {
                 return Err(out_of_range(field, format!("{value:?}"), "0 to 1 h"));
             }

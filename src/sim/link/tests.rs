@@ -260,6 +260,19 @@ fn blackouts_drop_from_start_to_end() {
 }
 
 #[test]
+fn delay_spikes_hold_back_what_leaves_during_them_and_keep_the_order() {
+    let mut link = link(
+        LinkConfig::builder()
+            .delay(ms(1))
+            .delay_spike(ms(2), ms(2), ms(4))
+            .delay_spike(ms(3), ms(1), ms(10)),
+    );
+    // Sent at 0, 1, 2, …: 2 comes at 2 + 1 + 4, 3 at 3 + 1 + 14, and the later ones behind it.
+    let arrivals: Vec<u64> = run(&mut link, 6).into_iter().map(|(at, _)| at).collect();
+    assert_eq!(arrivals, [1, 2, 7, 18, 18, 18]);
+}
+
+#[test]
 fn a_numbered_datagram_is_dropped() {
     let mut link = link(LinkConfig::builder().drop_nth(0).drop_nth(3));
     let passed: Vec<u32> = run(&mut link, 5).into_iter().map(|(_, n)| n).collect();
@@ -325,6 +338,10 @@ fn a_rejected_value_is_named() {
         ("duplicate", builder().duplicate(-1.0)),
         ("reorder", builder().reorder(0.1, Duration::MAX)),
         ("corrupt", builder().corrupt(f64::INFINITY)),
+        (
+            "delay_spike",
+            builder().delay_spike(ms(0), ms(1), Duration::MAX),
+        ),
         ("rate", builder().rate(0)),
         ("mtu", builder().mtu(0)),
         ("queue_bytes", builder().rate(1).queue_bytes(0)),

@@ -153,3 +153,35 @@ fn of_several_timeouts_the_first_is_undone() {
     test.expect_heard(&[Heard::Undone { was_timeout: true }]);
     test.expect_window(14 * MSS, u64::MAX);
 }
+
+#[test]
+fn an_undo_that_acknowledges_everything_leaves_no_timer() {
+    let mut test = RecoveryTest::new(RACK);
+    test.send(10);
+    test.advance(100);
+    test.sack(0, &[(2, 5)]);
+    test.expect_recovery(2, 10, 5);
+    test.expect_retransmission(0);
+    test.advance(10);
+    test.echo(1, &[(2, 5)], 0);
+    test.expect_heard(&[UNDONE, Heard::Exited]);
+    test.send(1);
+    test.advance(100);
+    // The path is known to reorder: 1 is lost once it is late.
+    test.sack(1, &[(2, 11)]);
+    let (deadline, _) = test.recovery.timer().unwrap();
+    test.now = deadline;
+    test.recovery.on_reordering_timeout(deadline);
+    test.expect_recovery(1, 10, 0);
+    test.expect_retransmission(1);
+    test.send(2);
+    // 11 is overtaken and not late yet.
+    test.advance(1);
+    test.sack(1, &[(2, 11), (12, 13)]);
+    let (_, timer) = test.recovery.timer().unwrap();
+    assert_eq!(timer, RecoveryTimer::Reordering);
+    test.advance(1);
+    test.echo(13, &[], 0);
+    test.expect_heard(&[UNDONE, Heard::Exited]);
+    assert_eq!(test.recovery.timer(), None);
+}
