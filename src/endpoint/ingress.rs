@@ -227,7 +227,10 @@ impl Endpoint {
         let flags = incoming.segment.header.flags;
         if flags.contains(Flags::ACK) && !flags.contains(Flags::RST) {
             let listener = self.listeners.get(&incoming.key.local_port)?;
-            if listener.expects_cookies(now) && !flags.contains(Flags::SYN) {
+            let cookie = SeqNumber::new(incoming.segment.header.ack.get().wrapping_sub(1));
+            if self.spent_cookies.contains(&incoming.key, cookie) {
+                // The connection has come to its end: this is as if there had been no cookie.
+            } else if listener.expects_cookies(now) && !flags.contains(Flags::SYN) {
                 // Deviation from RFC 9293 §3.10.7.2: no reset while cookies are under way, because it may
                 // be later data of a peer whose ACK of a cookie was lost or found no room.
                 let opening = incoming.opening(listener);

@@ -200,10 +200,11 @@ impl Endpoint {
         let connection = Connection::from_cookie(now, config, &params, &negotiated, segment);
         let handle = Handle::HalfOpen(AddressBudget::default());
         self.stats.syn_cookies_accepted += 1;
+        self.spent_cookies.insert(now, opening.key, iss);
         Some(self.install(opening, connection, Origin::Listener, handle))
     }
 
-    /// Returns what a cookie says that `ack` acknowledges, if it does.
+    /// Returns what a cookie says that `ack` acknowledges, if it does and was not redeemed before.
     pub(super) fn taste(
         &self,
         now: Timestamp,
@@ -215,7 +216,8 @@ impl Endpoint {
             config: &opening.config,
             key: &opening.key,
         };
-        oven.redeem(now, ack)
+        let is_spent = |iss| self.spent_cookies.contains(&opening.key, iss);
+        oven.redeem(now, ack).filter(|&(iss, _)| !is_spent(iss))
     }
 
     /// Moves a connection whose handshake is done into its listener's accept queue.

@@ -32,6 +32,7 @@ mod listen;
 mod open;
 mod secrets;
 mod slot;
+mod spent_cookies;
 mod stateless;
 mod tap;
 #[cfg(test)]
@@ -58,6 +59,7 @@ use self::demux::{Demux, Key, KeyedHash};
 use self::listen::Listener;
 use self::secrets::PortSelector;
 use self::slot::{Handle, Origin, Slot};
+use self::spent_cookies::SpentCookies;
 use self::stateless::{Outbox, RateLimit};
 use self::time_wait::TimeWaitTable;
 use self::timers::{ReadyQueue, TimerQueue};
@@ -155,6 +157,7 @@ pub struct Endpoint {
     listeners: BTreeMap<u16, Listener>,
     ports: PortSelector,
     time_wait: TimeWaitTable,
+    spent_cookies: SpentCookies,
     timers: TimerQueue,
     /// Slots whose timer expired; kept to save the allocation.
     expired: Vec<usize>,
@@ -176,6 +179,7 @@ impl Endpoint {
         Self {
             demux: Demux::new(&hash),
             time_wait: TimeWaitTable::new(&hash, config.time_wait_capacity),
+            spent_cookies: SpentCookies::new(&hash, config.time_wait_capacity),
             resets: RateLimit::new(now, config.reset_rate_limit),
             config: Arc::new(config),
             secrets,
@@ -351,6 +355,7 @@ impl Endpoint {
     pub fn check_invariants(&self) {
         self.demux.check_invariants();
         self.time_wait.check_invariants();
+        self.spent_cookies.check_invariants();
         self.timers.check_invariants();
         self.outbox.check_invariants();
         self.ready.check_invariants(self.slots.len());

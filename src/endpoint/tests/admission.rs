@@ -125,6 +125,35 @@ fn a_cookie_counts_although_the_syn_came_again_and_found_room() {
 }
 
 #[test]
+fn a_cookie_makes_one_connection_only() {
+    let mut net = Net::with_configs(&[Config::default(), small_backlog()]);
+    flood(&mut net, 2);
+    net.take_sent(CLIENT);
+    let client = net.connect(CLIENT, SERVER);
+    net.write(CLIENT, client, b"pay once");
+    net.deliver();
+    let (server, _) = net.endpoint(SERVER).accept(PORT).expect("by its cookie");
+    let copies = net.take_sent(CLIENT);
+    net.expect_read(SERVER, server, b"pay once");
+    net.close(client, server);
+    net.advance(Duration::from_secs(3));
+    assert_eq!(net.endpoint(SERVER).stats().connections, 2, "the flood's");
+    assert_eq!(net.endpoint(SERVER).stats().resets_sent, 0);
+    // Late copies of the ACK and of the data behind it.
+    for flight in copies
+        .iter()
+        .filter(|flight| !flight.header().flags.contains(Flags::SYN))
+    {
+        net.inject(flight);
+        net.deliver();
+    }
+    assert_eq!(net.endpoint(SERVER).accept(PORT), None);
+    let stats = net.endpoint(SERVER).stats();
+    assert_eq!((stats.connections, stats.syn_cookies_accepted), (2, 1));
+    assert!(stats.resets_sent > 0, "as if there had been no cookie");
+}
+
+#[test]
 fn long_after_a_flood_no_cookie_is_believed() {
     let mut net = Net::with_configs(&[Config::default(), small_backlog()]);
     flood(&mut net, 2);
