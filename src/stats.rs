@@ -93,6 +93,9 @@ pub struct ConnectionStats {
     pub keepalive_probes: u64,
     /// Segments dropped because they failed a check of RFC 9293 §3.10.7 or RFC 5961.
     pub segments_unacceptable: u64,
+    /// Of these, those that acknowledged data never sent (RFC 9293 §3.10.7.4, RFC 5961 §5): an optimistic
+    /// or a blind peer.
+    pub acks_of_unsent_data: u64,
     /// Challenge ACKs sent (RFC 5961).
     pub challenge_acks: u64,
 }

@@ -15,7 +15,7 @@ use crate::connection::sender::Plan;
 use crate::connection::{Connection, Offset, State, Transmit};
 use crate::wire::{
     Flags, HEADER_LEN, Header, Integrity, MAX_OPTIONS_LEN, Options, SackBlock, SackBlocks,
-    SeqNumber, Timestamps, seal,
+    SeqNumber, seal,
 };
 
 /// Where the flags stand in a header (RFC 9293 §3.1).
@@ -189,7 +189,7 @@ impl Connection {
         buf: &mut [u8],
     ) -> Option<Transmit> {
         if let Some(reset) = self.outbox.reset.take() {
-            return self.emit_reset(reset, buf);
+            return self.emit_reset(now, reset, buf);
         }
         match self.state {
             State::Closed => None,
@@ -237,7 +237,9 @@ impl Connection {
         });
     }
 
-    fn emit_reset(&mut self, reset: Reset, buf: &mut [u8]) -> Option<Transmit> {
+    fn emit_reset(&mut self, now: Timestamp, reset: Reset, buf: &mut [u8]) -> Option<Transmit> {
+        // RFC 7323 §3.2: a RST should carry them too.
+        let timestamps = self.timestamps(now);
         let flags = if reset.ack.is_some() {
             Flags::RST | Flags::ACK
         } else {
@@ -249,6 +251,10 @@ impl Connection {
             seq: reset.seq,
             ack: reset.ack.unwrap_or_default(),
             flags,
+            options: Options {
+                timestamps,
+                ..Options::default()
+            },
             ..Header::default()
         };
         emit_bare(&Template::new(&header, reset.integrity)?, &header, buf)
@@ -454,15 +460,13 @@ impl Connection {
 
     /// The options of a segment without SYN: timestamps and SACK blocks, as agreed.
     fn options(&self, now: Timestamp, report: &AckReport) -> Options {
-        let uses_timestamps = self
-            .negotiated
-            .is_some_and(|negotiated| negotiated.timestamps);
-        let timestamps = uses_timestamps.then(|| Timestamps {
-            tsval: self.tsval(now),
-            tsecr: self.ts_recent.map_or(0, |(tsval, _)| tsval),
-        });
+        let timestamps = self.timestamps(now);
         // RFC 2018 §3: three blocks beside timestamps, else four.
-        let most = if uses_timestamps { 3 } else { SackBlocks::MAX };
+        let most = if timestamps.is_some() {
+            3
+        } else {
+            SackBlocks::MAX
+        };
         let mut sack_blocks = SackBlocks::new();
         for range in report.sack.as_slice().iter().take(most) {
             sack_blocks.push(SackBlock {

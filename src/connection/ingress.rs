@@ -1,7 +1,7 @@
 //! An arriving segment: is it acceptable, and what does it mean for handshake, sender, receiver, state.
 //!
 //! RFC 9293 §3.10.7 in its order of checks, with RFC 5961 (blind reset, SYN and data injection), RFC 7323
-//! §5 (PAWS) and RFC 2018 / RFC 5681 §2 (what counts as a duplicate ACK). Sequence numbers are widened
+//! §5 (PAWS, in `timestamps`) and RFC 2018 / RFC 5681 §2 (what counts as a duplicate ACK). Sequence numbers are widened
 //! here, once; nothing behind this file sees them.
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -18,14 +18,9 @@ use crate::connection::{Connection, Event, Offset, State};
 use crate::wire::{Flags, Header, Integrity, SackBlocks, Segment, SeqNumber};
 use crate::{ConnectionError, Timestamp};
 
-/// How long TS.Recent is trusted without being renewed (RFC 7323 §5.5): 24 days.
-const TS_RECENT_LIFETIME: Duration = Duration::from_secs(24 * 24 * 3600);
 /// Shortest delay of an ACK, unless the user wants a shorter one: the application gets this long to
 /// answer, so that the ACK can ride on the answer.
 const MIN_ACK_DELAY: Duration = Duration::from_millis(1);
-/// A timestamp echo older than this is no RTT sample but a lie or a wrap.
-const MAX_RTT_SAMPLE: Duration = Duration::from_secs(600);
-
 /// What became of a segment's acknowledgment field.
 enum AckVerdict {
     /// Processed, or harmlessly old: go on with text and FIN.
@@ -230,47 +225,6 @@ impl Connection {
         }
     }
 
-    /// RFC 7323 §3.2: whether a segment comes without the timestamps that were agreed.
-    fn lacks_timestamps(&self, header: &Header) -> bool {
-        self.negotiated
-            .is_some_and(|negotiated| negotiated.timestamps)
-            && !header.flags.contains(Flags::RST)
-            && header.options.timestamps.is_none()
-    }
-
-    /// RFC 7323 §5.3 R1: says whether the timestamp lets the segment pass.
-    fn passes_paws(&self, now: Timestamp, header: &Header) -> bool {
-        let uses_timestamps = self
-            .negotiated
-            .is_some_and(|negotiated| negotiated.timestamps);
-        let (Some((recent, set_at)), Some(timestamps)) = (
-            self.ts_recent.filter(|_| uses_timestamps),
-            header.options.timestamps,
-        ) else {
-            return true;
-        };
-        header.flags.contains(Flags::RST)
-            || !is_before(timestamps.tsval, recent)
-            || now.saturating_since(set_at) > TS_RECENT_LIFETIME
-    }
-
-    /// RFC 7323 §4.3 (2): only a segment that reaches back to the last ACK renews TS.Recent.
-    fn renew_ts_recent(&mut self, now: Timestamp, header: &Header, start: Offset) {
-        let uses_timestamps = self
-            .negotiated
-            .or_else(|| self.handshake.as_ref()?.negotiated)
-            .is_some_and(|negotiated| negotiated.timestamps);
-        let Some(timestamps) = header.options.timestamps.filter(|_| uses_timestamps) else {
-            return;
-        };
-        let is_newer = self
-            .ts_recent
-            .is_none_or(|(recent, _)| !is_before(timestamps.tsval, recent));
-        if is_newer && start <= self.last_ack_sent {
-            self.ts_recent = Some((timestamps.tsval, now));
-        }
-    }
-
     /// Widens the sequence number and strips a SYN that belongs to this handshake. `None` means that the
     /// segment is dealt with.
     fn place(&mut self, now: Timestamp, segment: &Segment<'_>) -> Option<(Placed, bool)> {
@@ -404,6 +358,9 @@ impl Connection {
         let Some(ack) = self.acceptable_ack(header) else {
             // RFC 5961 §5.2, RFC 9293 §3.10.7.4: of data never sent, or far too old.
             bump(&mut self.counters.segments_unacceptable);
+            if Offset::widen(header.ack, self.iss, snd_una) > Some(self.sender.max_ackable()) {
+                bump(&mut self.counters.acks_of_unsent_data);
+            }
             self.challenge(now);
             return AckVerdict::Stop;
         };
@@ -515,13 +472,6 @@ impl Connection {
         }
     }
 
-    /// The RTT sample in a timestamp echo (RFC 7323 §4.1), if it is plausible.
-    fn echoed_rtt(&self, now: Timestamp, tsecr: u32) -> Option<Duration> {
-        let millis = self.tsval(now).wrapping_sub(tsecr);
-        let rtt = Duration::from_millis(u64::from(millis));
-        (tsecr != 0 && rtt <= MAX_RTT_SAMPLE).then_some(rtt)
-    }
-
     /// RFC 9293 §3.10.7.4, seventh and eighth: text and FIN.
     fn take_text(
         &mut self,
@@ -594,10 +544,4 @@ fn bump(counter: &mut u64) {
 fn payload_and_fin(segment: &Segment<'_>) -> u64 {
     let fin = u64::from(segment.header.flags.contains(Flags::FIN));
     (segment.payload.len() as u64).saturating_add(fin)
-}
-
-/// Says whether timestamp `a` is older than `b` in 32-bit serial order (RFC 7323 §5.2).
-fn is_before(a: u32, b: u32) -> bool {
-    let distance = b.wrapping_sub(a);
-    distance != 0 && distance < 1 << 31
 }

@@ -34,6 +34,7 @@ mod snapshot;
 mod state;
 mod teardown;
 mod timers;
+mod timestamps;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,6 +158,7 @@ struct Counters {
     segments_received: u64,
     segments_retransmitted: u64,
     segments_unacceptable: u64,
+    acks_of_unsent_data: u64,
     bytes_sent: u64,
     bytes_retransmitted: u64,
     keepalive_probes: u64,
@@ -453,16 +455,6 @@ impl Connection {
     /// Returns the bytes of memory that the connection's buffers hold.
     pub fn memory(&self) -> usize {
         self.sender.memory() + self.receiver.memory()
-    }
-
-    /// Our timestamp clock: milliseconds (RFC 7323 §5.4), shifted by the connection's own offset.
-    fn tsval(&self, now: Timestamp) -> u32 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the clock is taken modulo 2^32"
-        )]
-        let millis = now.as_millis() as u32;
-        millis.wrapping_add(self.timestamp_offset)
     }
 
     /// Checks the connection and its parts.

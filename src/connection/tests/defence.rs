@@ -42,12 +42,18 @@ fn an_acknowledgment_of_data_never_sent_is_challenged_and_dropped() {
     test.inject((A, 5_001, 1_102, 50));
     test.expect((A, 1_101, 5_001, 0));
     assert_eq!(test.connection.stats().flight_size, 100);
+    assert_eq!(test.connection.stats().acks_of_unsent_data, 1);
     test.inject((A, 5_001, 1_000_u32.wrapping_sub(10_001), 50));
     test.expect((A, 1_101, 5_001, 0));
     assert_eq!(
         test.connection.stats().receive_buffer_bytes,
         0,
         "its text is not taken either"
+    );
+    let stats = test.connection.stats();
+    assert_eq!(
+        (stats.acks_of_unsent_data, stats.segments_unacceptable),
+        (1, 2)
     );
 }
 
@@ -130,6 +136,40 @@ fn paws_drops_a_segment_with_an_older_timestamp() {
     test.read(5_001, 100);
     let ack = test.expect((A, 1_001, 5_101, 0));
     assert_eq!(ack.options.timestamps.unwrap().tsecr, 701);
+}
+
+/// RFC 7323 §5.3 R1: as soon as both SYNs are known.
+#[test]
+fn paws_protects_the_handshake_too() {
+    // A simultaneous open: the peer's SYN comes instead of its answer.
+    let mut test = ConnectionTest::connect(plain().timestamps(true));
+    test.expect((S, 1_000, 0, 0));
+    let mss = Some(1_012);
+    test.inject_with(
+        (S, 5_000, 0, 0),
+        Options {
+            mss,
+            ..stamped(700, 0)
+        },
+    );
+    test.expect((S | A, 1_000, 5_001, 0));
+    test.inject_with((A, 5_001, 1_001, 0), stamped(699, 1));
+    assert_eq!(test.connection.state(), State::SynReceived, "an older one");
+    test.expect((S | A, 1_000, 5_001, 0));
+    test.inject((A, 5_001, 1_001, 0));
+    assert_eq!(test.connection.state(), State::SynReceived, "without one");
+    test.inject_with((A, 5_001, 1_001, 0), stamped(700, 1));
+    assert_eq!(test.connection.state(), State::Established);
+}
+
+/// RFC 7323 §3.2: a RST should carry timestamps as well.
+#[test]
+fn a_reset_of_ours_carries_timestamps() {
+    let mut test = with_timestamps();
+    test.connection.abort(test.now);
+    test.drain();
+    let reset = test.expect((R | A, 1_001, 5_001, 0));
+    assert_eq!(reset.options.timestamps, stamped(1, 700).timestamps);
 }
 
 /// RFC 7323 §4.3 (2): a segment ahead of a gap does not renew TS.Recent.
