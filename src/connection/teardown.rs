@@ -200,6 +200,13 @@ impl Connection {
         self.sender.clear();
     }
 
+    /// Ends TIME-WAIT early: the peer's next connection needs its place (RFC 6191 §2).
+    pub fn give_way(&mut self) {
+        if self.state == State::TimeWait {
+            self.close_orderly();
+        }
+    }
+
     /// Begins the bounded wait for the acknowledgment of our FIN if that is all that is missing.
     pub(super) fn note_last_ack(&mut self, now: Timestamp) {
         if self.is_only_fin_unacked() && self.ending.last_ack_until.is_none() {

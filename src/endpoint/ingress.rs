@@ -12,7 +12,7 @@ use super::listen::Listener;
 use super::slot::{Handle, Origin};
 use super::stateless::{Answer, reset_for};
 use super::tap::Direction;
-use super::time_wait::Verdict;
+use super::time_wait::{Verdict, is_newer_incarnation};
 use super::{Arrival, Endpoint, Opening};
 use crate::connection::State;
 use crate::timestamp::Timestamp;
@@ -101,6 +101,12 @@ impl Endpoint {
             key,
         };
         if let Some(index) = self.demux.get(&key) {
+            if let Some(after) = self.newer_than(&incoming, index) {
+                self.show(now, &incoming);
+                self.slots.get_mut(index)?.connection.give_way();
+                self.settle(now, index);
+                return self.on_syn_to_listener(now, &incoming, Some(after));
+            }
             match self.judge_half_open(now, &incoming, index) {
                 HalfOpenVerdict::Deliver => return self.deliver(now, &incoming, index),
                 HalfOpenVerdict::Ignore => {
@@ -137,6 +143,20 @@ impl Endpoint {
         }
         self.refuse(now, &incoming, integrity);
         None
+    }
+
+    /// RFC 6191 §2, for a connection in TIME-WAIT whose socket the application still holds: returns the
+    /// number that the next connection has to begin after, if the segment proves that it asks for one.
+    fn newer_than(&self, incoming: &Incoming<'_>, index: usize) -> Option<SeqNumber> {
+        let connection = &self.slots.get(index)?.connection;
+        if connection.state() != State::TimeWait {
+            return None;
+        }
+        let record = connection.time_wait()?;
+        let is_proven = self.listeners.contains_key(&incoming.key.local_port)
+            && incoming.segment.verify(Integrity::Sum)
+            && is_newer_incarnation(&record, incoming.segment);
+        is_proven.then_some(record.snd_nxt)
     }
 
     /// Looks for an answer to a cookie among the segments for a half-open connection: the SYN came again

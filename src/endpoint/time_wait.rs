@@ -138,7 +138,7 @@ impl TimeWaitTable {
         if flags.contains(Flags::RST) {
             return Some(Verdict::Ignore);
         }
-        if is_syn && !flags.intersects(Flags::ACK | Flags::FIN) {
+        if is_opening(flags) {
             let verdict = if is_newer_incarnation(record, segment) {
                 Verdict::Reopen(record.snd_nxt)
             } else {
@@ -215,8 +215,16 @@ impl TimeWaitTable {
     }
 }
 
+/// Whether a segment asks for a connection and does nothing else.
+fn is_opening(flags: Flags) -> bool {
+    flags.contains(Flags::SYN) && !flags.intersects(Flags::ACK | Flags::FIN | Flags::RST)
+}
+
 /// RFC 6191 §2: whether a SYN can only come from a new incarnation of the connection.
-fn is_newer_incarnation(record: &TimeWaitRecord, syn: &Segment<'_>) -> bool {
+pub(super) fn is_newer_incarnation(record: &TimeWaitRecord, syn: &Segment<'_>) -> bool {
+    if !is_opening(syn.header.flags) {
+        return false;
+    }
     let is_beyond = !syn.header.seq.precedes(record.rcv_nxt);
     match (record.ts_recent, syn.header.options.timestamps) {
         (Some(recent), Some(Timestamps { tsval, .. })) => {

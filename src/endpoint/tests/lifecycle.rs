@@ -79,62 +79,74 @@ fn a_retransmitted_fin_is_acknowledged_by_the_record() {
 
 #[test]
 fn a_newer_syn_reopens_a_connection_in_time_wait_with_larger_numbers() {
-    let mut net = Net::new(&Config::default());
-    let (client, server) = net.establish();
-    let local_port = net.connection(CLIENT, client).local_port();
-    // The server closes first and keeps the record.
-    net.finish(SERVER, server);
-    net.deliver();
-    net.finish(CLIENT, client);
-    net.deliver();
-    net.release(CLIENT, client);
-    net.release(SERVER, server);
-    net.deliver();
-    assert_eq!(net.endpoint(SERVER).stats().time_wait, 1);
-    let last = net.take_sent(SERVER).last().unwrap().header();
-    let recent = net
-        .take_sent(CLIENT)
-        .last()
-        .unwrap()
-        .header()
-        .options
-        .timestamps
-        .unwrap();
-    let syn = |tsval| Header {
-        src_port: local_port,
-        dst_port: PORT,
-        seq: SeqNumber::new(17),
-        flags: Flags::SYN,
-        options: Options {
-            timestamps: Some(Timestamps { tsval, tsecr: 0 }),
-            ..Options::default()
-        },
-        ..Header::default()
-    };
-    net.forge(
-        address(CLIENT),
-        SERVER,
-        &syn(recent.tsval.wrapping_sub(1)),
-        &[],
-    );
-    assert_eq!(net.take_sent(SERVER).len(), 0);
-    assert_eq!(net.endpoint(SERVER).stats().time_wait, 1);
-    net.forge(
-        address(CLIENT),
-        SERVER,
-        &syn(recent.tsval.wrapping_add(1)),
-        &[],
-    );
-    let syn_ack = net.take_sent(SERVER)[0].header();
-    assert_eq!(syn_ack.flags, Flags::SYN | Flags::ACK);
-    assert_eq!(syn_ack.ack, SeqNumber::new(18));
-    assert!(
-        syn_ack.seq.follows(last.seq + 1),
-        "{:?} after {:?}",
-        syn_ack.seq,
-        last.seq
-    );
-    assert_eq!(net.endpoint(SERVER).stats().time_wait, 0);
+    for is_held in [false, true] {
+        let mut net = Net::new(&Config::default());
+        let (client, server) = net.establish();
+        let local_port = net.connection(CLIENT, client).local_port();
+        net.write(CLIENT, client, b"unread");
+        net.deliver();
+        if !is_held {
+            net.expect_read(SERVER, server, b"unread");
+        }
+        // The server closes first and waits, with or without its socket.
+        net.finish(SERVER, server);
+        net.deliver();
+        net.finish(CLIENT, client);
+        net.deliver();
+        net.release(CLIENT, client);
+        if !is_held {
+            net.release(SERVER, server);
+        }
+        net.deliver();
+        assert_eq!(
+            net.endpoint(SERVER).stats().time_wait,
+            usize::from(!is_held)
+        );
+        let last = net.take_sent(SERVER).last().unwrap().header();
+        let sent = net.take_sent(CLIENT);
+        let recent = sent.last().unwrap().header().options.timestamps.unwrap();
+        let syn = |advance: u32| Header {
+            src_port: local_port,
+            dst_port: PORT,
+            seq: SeqNumber::new(17),
+            flags: Flags::SYN,
+            options: Options {
+                timestamps: Some(Timestamps {
+                    tsval: recent.tsval.wrapping_add(advance),
+                    tsecr: 0,
+                }),
+                ..Options::default()
+            },
+            ..Header::default()
+        };
+        net.forge(address(CLIENT), SERVER, &syn(u32::MAX), &[]);
+        // RFC 5961 §4.2 answers where the connection is still there, with an ACK.
+        let answers = net.take_sent(SERVER);
+        assert_eq!(answers.len(), usize::from(is_held));
+        assert!(
+            answers
+                .iter()
+                .all(|flight| flight.header().flags == Flags::ACK)
+        );
+        net.forge(address(CLIENT), SERVER, &syn(1), &[]);
+        let syn_ack = net.take_sent(SERVER)[0].header();
+        assert_eq!(syn_ack.flags, Flags::SYN | Flags::ACK);
+        assert_eq!(syn_ack.ack, SeqNumber::new(18));
+        assert!(
+            syn_ack.seq.follows(last.seq + 1),
+            "{:?} after {:?}",
+            syn_ack.seq,
+            last.seq
+        );
+        assert_eq!(net.endpoint(SERVER).stats().time_wait, 0);
+        if is_held {
+            assert_eq!(net.connection(SERVER, server).state(), State::Closed);
+            assert_eq!(net.connection(SERVER, server).error(), None);
+            net.expect_read(SERVER, server, b"unread");
+            net.release(SERVER, server);
+        }
+        net.endpoint(SERVER).check_invariants();
+    }
 }
 
 #[test]
