@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Arrival, ConnectionId, Endpoint, EndpointLocal, Secrets};
-use crate::config::Config;
+use crate::config::{Config, DropPolicy};
 use crate::connection::{ReadError, State};
 use crate::timestamp::Timestamp;
 use crate::wire::{self, Integrity, Segment, SeqNumber};
@@ -118,28 +118,58 @@ fn content((host, name): (usize, u16), position: usize) -> u8 {
     u8::try_from(mixed & 0xff).unwrap_or(0)
 }
 
+/// Draws a setting for every option.
 fn config(input: &mut Input<'_>) -> Config {
-    let bits = input.byte();
+    let mut pick = |values: &[u64]| {
+        let millis = values.get(input.index(values.len())).copied();
+        Duration::from_millis(millis.unwrap_or(1))
+    };
     let mut config = Config {
+        ack_delay: pick(&[0, 1, 25, 500]),
+        initial_rto: pick(&[1, 100, 1_000, 60_000]),
+        min_rto: pick(&[1, 10, 200, 60_000]),
+        max_rto: pick(&[1_000, 60_000, 600_000]),
+        linger: pick(&[0, 1_000, 60_000]),
+        time_wait: pick(&[0, 1_000, 60_000]),
+        user_timeout: Some(pick(&[0, 1, 5_000, 300_000])).filter(|limit| !limit.is_zero()),
+        connect_timeout: Some(pick(&[0, 0, 1, 5_000])).filter(|limit| !limit.is_zero()),
+        ..Config::default()
+    };
+    config.max_rto = config.max_rto.max(config.min_rto);
+    let bits = input.word();
+    let is_set = |bit: u32| bits & (1 << bit) != 0;
+    config = Config {
         send_buffer: BUFFER,
         receive_buffer: BUFFER << input.index(6),
         datagram_size: 512,
-        timestamps: bits & 1 == 0,
-        sack: bits & 2 == 0,
-        extension: bits & 4 == 0,
-        window_scaling: bits & 8 == 0,
-        nodelay: bits & 16 == 0,
+        timestamps: !is_set(0),
+        sack: !is_set(1),
+        extension: !is_set(2),
+        window_scaling: !is_set(3),
+        nodelay: is_set(4),
+        prr: !is_set(7),
+        tail_loss_probe: !is_set(8),
+        slow_start_after_idle: !is_set(9),
+        initial_window_segments: if is_set(10) { 1 } else { 10 },
+        challenge_ack_limit: if is_set(11) { 1 } else { 100 },
+        data_retries: if is_set(12) { 2 } else { 15 },
+        drop_policy: if is_set(13) {
+            DropPolicy::Reset
+        } else {
+            DropPolicy::Finish
+        },
         backlog: 2,
         max_connections: 12,
+        max_memory: if is_set(14) { 64 * 1024 } else { 1 << 32 },
         time_wait_capacity: 3,
         syn_retries: 3,
-        ..Config::default()
+        ..config
     };
-    if bits & 32 != 0 {
+    if is_set(5) {
         config.keepalive = Some(Duration::from_secs(5));
         config.idle_timeout = Some(Duration::from_secs(500));
     }
-    if bits & 64 != 0 {
+    if is_set(6) {
         config.mss = 100;
     }
     config
@@ -283,7 +313,7 @@ impl World {
         } else {
             step.wrapping_neg()
         };
-        match input.byte() % 8 {
+        match input.byte() % 10 {
             0 => header.seq = SeqNumber::new(header.seq.get().wrapping_add(distance)),
             1 => header.ack = SeqNumber::new(header.ack.get().wrapping_add(distance)),
             2 => header.window = input.word(),
@@ -303,6 +333,11 @@ impl World {
                 header.options.sack_blocks.push(block);
             }
             6 => header.options.window_scale = Some(input.byte()),
+            7 => header.options.mss = Some(input.word()),
+            8 => {
+                header.options.sack_permitted ^= true;
+                header.options.extension = None;
+            }
             _ => {
                 header.seq = SeqNumber::new(header.seq.get().wrapping_add(distance));
                 header.flags = wire::Flags::from_bits(input.byte());
