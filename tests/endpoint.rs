@@ -57,8 +57,16 @@ async fn two_hundred_connections_share_one_endpoint() {
 async fn rendezvous_makes_one_connection_of_two_attempts() {
     let (a, b) = (loopback().await, loopback().await);
     let (a_addr, b_addr) = (a.local_addr().unwrap(), b.local_addr().unwrap());
-    let (left, right) = tokio::join!(a.rendezvous(b_addr, 9), b.rendezvous(a_addr, 9));
+    let config = Config::builder().nodelay(true).build().unwrap();
+    let (left, right) = tokio::join!(
+        a.rendezvous(b_addr, 9),
+        b.rendezvous_with(a_addr, 9, config)
+    );
     let (mut left, mut right) = (left.unwrap(), right.unwrap());
+    assert_eq!(
+        (left.nodelay().unwrap(), right.nodelay().unwrap()),
+        (false, true)
+    );
     assert_eq!(
         (left.local_port().unwrap(), left.peer_port().unwrap()),
         (9, 9)

@@ -161,6 +161,24 @@ impl Endpoint {
         self.open_any(addr, port, &self.config, true).await
     }
 
+    /// As [`rendezvous`](Self::rendezvous), with a configuration of its own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`connect`](Self::connect).
+    pub async fn rendezvous_with<A: ToSocketAddrs>(
+        &self,
+        addr: A,
+        port: u16,
+        config: Config,
+    ) -> io::Result<ReliableUdpSocket> {
+        self.open_any(addr, port, &config, true).await
+    }
+
     async fn open_any<A: ToSocketAddrs>(
         &self,
         addr: A,
