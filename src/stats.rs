@@ -89,7 +89,8 @@ pub struct ConnectionStats {
     pub reordering_window: Option<Duration>,
     /// Zero-window probes sent.
     pub zero_window_probes: u64,
-    /// Keepalive probes sent.
+    /// Keepalive probes sent, and those by which a client asks whether the handshake's last ACK has
+    /// arrived.
     pub keepalive_probes: u64,
     /// Segments dropped because they failed a check of RFC 9293 §3.10.7 or RFC 5961.
     pub segments_unacceptable: u64,

@@ -27,9 +27,13 @@ impl Connection {
             if let Blocked::Pacing(deadline) = self.sender.blocked() {
                 table.set(Timer::Pacing, Some(deadline));
             }
-            let unanswered = self.sender.unanswered_since().zip(config.user_timeout);
-            table.set(Timer::User, unanswered.map(|(since, limit)| since + limit));
+            let unanswered = self.sender.unanswered_since();
+            let user = unanswered.zip(config.user_timeout);
+            table.set(Timer::User, user.map(|(since, limit)| since + limit));
             table.set(Timer::Keepalive, self.keepalive_deadline());
+            // What is outstanding is sent again and finds out the same.
+            let confirmation = self.confirmation.filter(|_| unanswered.is_none());
+            table.set(Timer::Confirmation, confirmation.map(|c| c.deadline));
             table.set(
                 Timer::Idle,
                 config.idle_timeout.map(|limit| self.last_heard + limit),
@@ -103,6 +107,10 @@ impl Connection {
                     self.outbox.keepalive_due = true;
                     self.keepalive_probes += 1;
                 }
+            }
+            Timer::Confirmation => {
+                self.outbox.keepalive_due = true;
+                self.confirmation = self.confirmation.and_then(|c| c.after_probe(now));
             }
             Timer::Idle => {
                 if let Some(limit) = self.config.idle_timeout {

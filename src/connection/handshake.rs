@@ -19,6 +19,48 @@ const MIN_PEER_MSS: u16 = 64;
 /// Bytes that the timestamps option takes in every segment, padding included.
 const TIMESTAMPS_LEN: usize = 12;
 
+/// How often the side that connected asks whether its ACK of the SYN-ACK has arrived.
+const CONFIRMATION_PROBES: u32 = 6;
+/// The first interval, that of a SYN-ACK before any RTT is known (RFC 6298 §2.1); the next ones double.
+const CONFIRMATION_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The wait of the side that connected for any sign that the handshake's last ACK has arrived.
+///
+/// RFC 9293 leaves it to the other side to send its SYN-ACK again and again. Here that side may send only
+/// three times the bytes that came in from an address that is not proven; then it falls silent. A client that
+/// waits for the server to speak first would wait for ever, so it asks, with a segment that both a
+/// connection and a half-open one answer: RFC 9002 §6.2.2.1 is the same cure for the same deadlock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Confirmation {
+    pub(super) deadline: Timestamp,
+    probes: u32,
+}
+
+impl Confirmation {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            deadline: now + CONFIRMATION_INTERVAL,
+            probes: 0,
+        }
+    }
+
+    /// Another probe went out; `None` if it was the last.
+    pub(super) fn after_probe(self, now: Timestamp) -> Option<Self> {
+        let probes = self.probes + 1;
+        let interval = CONFIRMATION_INTERVAL.saturating_mul(1 << probes.min(CONFIRMATION_PROBES));
+        (probes < CONFIRMATION_PROBES).then_some(Self {
+            deadline: now + interval,
+            probes,
+        })
+    }
+
+    /// Returns the wait of a connection just established; only a peer that knows our extension limits what it
+    /// sends to an unproven address.
+    pub(super) fn begin(now: Timestamp, is_passive: bool, negotiated: &Negotiated) -> Option<Self> {
+        (!is_passive && negotiated.extension.is_some()).then(|| Self::new(now))
+    }
+}
+
 /// What the two SYNs agreed on.
 #[derive(Debug, Clone, Copy)]
 pub struct Negotiated {

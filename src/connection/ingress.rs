@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tracing::trace;
 
 use crate::connection::egress::Reset;
-use crate::connection::handshake::Negotiated;
+use crate::connection::handshake::{Confirmation, Negotiated};
 use crate::connection::receiver::SackRanges;
 use crate::connection::recovery::AckArrival;
 use crate::connection::{Connection, Event, Offset, State};
@@ -168,6 +168,7 @@ impl Connection {
             // The SYN-ACK that the peer waits for never left.
             self.receiver.demand_ack();
         }
+        self.confirmation = Confirmation::begin(now, handshake.is_passive, &negotiated);
         self.negotiated = Some(negotiated);
         self.adapt_ack_delay();
         self.state.on_established();
@@ -216,6 +217,7 @@ impl Connection {
             return;
         }
         self.on_heard(now);
+        self.confirmation = None;
         self.renew_ts_recent(now, header, placed.start);
         if let AckVerdict::Stop = self.take_ack(now, segment, &placed) {
             return;
@@ -313,6 +315,9 @@ impl Connection {
         if (is_old_text || is_keepalive) && is_from_peer {
             // Not what we wait for, but the peer is there.
             self.on_heard(now);
+            if !flags.contains(Flags::SYN) {
+                self.confirmation = None;
+            }
         }
         if is_old_text && self.negotiated.is_some() {
             if is_from_peer && placed.end() > self.previous_ack_sent {

@@ -42,7 +42,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::egress::Outbox;
-use self::handshake::Handshake;
+use self::handshake::{Confirmation, Handshake};
 pub use self::handshake::{Negotiated, own_extension, window_shift};
 pub use self::offset::Offset;
 #[cfg(any(fuzzing, feature = "__internals"))]
@@ -130,6 +130,8 @@ pub struct Connection {
     irs: SeqNumber,
     state: State,
     handshake: Option<Handshake>,
+    /// Set until the peer is heard after the handshake, on the side that connected.
+    confirmation: Option<Confirmation>,
     negotiated: Option<Negotiated>,
     sender: Sender,
     receiver: Receiver,
@@ -275,6 +277,7 @@ impl Connection {
             irs: SeqNumber::default(),
             state,
             handshake,
+            confirmation: None,
             negotiated: None,
             sender: Sender::new(&config),
             receiver: Receiver::new(&ReceiverParams {

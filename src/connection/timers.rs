@@ -25,6 +25,8 @@ pub enum Timer {
     User,
     /// An idle peer is probed (RFC 9293 §3.8.4).
     Keepalive,
+    /// A peer that was not heard since the handshake is asked whether it has our ACK.
+    Confirmation,
     /// The idle timeout.
     Idle,
     /// A connection without application gives up.
@@ -44,6 +46,7 @@ impl Timer {
         Self::DelayedAck,
         Self::User,
         Self::Keepalive,
+        Self::Confirmation,
         Self::Idle,
         Self::Linger,
         Self::TimeWait,

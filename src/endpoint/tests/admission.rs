@@ -124,6 +124,50 @@ fn a_cookie_counts_although_the_syn_came_again_and_found_room() {
     }
 }
 
+/// The server may answer three times; a client that has nothing to say must not wait for ever.
+#[test]
+fn a_silent_client_whose_acks_were_lost_is_accepted_in_the_end() {
+    let mut net = Net::new(&Config::default());
+    let is_ack = |flight: &Flight| {
+        flight.from == address(CLIENT) && !flight.header().flags.contains(Flags::SYN)
+    };
+    net.drop_if = is_ack;
+    let client = net.connect(CLIENT, SERVER);
+    net.deliver();
+    assert_eq!(net.connection(CLIENT, client).state(), State::Established);
+    // SYN-ACKs at 0, 1 and 3 s use up what the SYN has allowed; the client asks at 1, 3, 7, 15 s.
+    net.advance(Duration::from_secs(14));
+    assert!(net.endpoint(SERVER).stats().amplification_suppressed > 0);
+    assert_eq!(net.endpoint(SERVER).accept(PORT), None);
+    net.drop_if = |_| false;
+    net.advance(Duration::from_secs(2));
+    let accepted = net.endpoint(SERVER).accept(PORT);
+    let (server, _) = accepted.expect("the client has asked");
+    net.write(SERVER, server, b"welcome");
+    net.deliver();
+    net.expect_read(CLIENT, client, b"welcome");
+}
+
+#[test]
+fn a_client_asks_once_whether_it_was_accepted_and_then_all_is_quiet() {
+    let mut net = Net::new(&Config::default());
+    let (client, _) = net.establish();
+    net.take_sent(CLIENT);
+    net.advance(Duration::from_secs(3_600));
+    assert_eq!(net.take_sent(CLIENT).len(), 1, "the question");
+    assert_eq!(net.connection(CLIENT, client).stats().keepalive_probes, 1);
+    assert_eq!(net.endpoint(CLIENT).poll_timeout(), None);
+    assert_eq!(net.endpoint(SERVER).poll_timeout(), None);
+    // Whoever has heard its peer has no question.
+    let (client, server) = net.establish();
+    net.write(SERVER, server, b"hello");
+    net.deliver();
+    net.expect_read(CLIENT, client, b"hello");
+    assert_eq!(net.connection(CLIENT, client).stats().keepalive_probes, 0);
+    net.advance(Duration::from_secs(3_600));
+    assert_eq!(net.connection(CLIENT, client).stats().keepalive_probes, 0);
+}
+
 #[test]
 fn a_cookie_makes_one_connection_only() {
     let mut net = Net::with_configs(&[Config::default(), small_backlog()]);
