@@ -405,8 +405,11 @@ impl Connection {
             let mut end = start + len as u64;
             let mut flags = Flags::ACK;
             if end >= data_end {
-                // The last byte written so far: nothing more to wait for (RFC 9293 §3.9.1.2).
-                flags |= Flags::PSH;
+                if len > 0 {
+                    // The last byte written so far: nothing more to wait for (RFC 9293 §3.9.1.2). A FIN
+                    // alone has nothing to push (§3.6, Figure 12).
+                    flags |= Flags::PSH;
+                }
                 if range.end > data_end {
                     flags |= Flags::FIN;
                     end += 1;
