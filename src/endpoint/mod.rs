@@ -254,6 +254,12 @@ impl Endpoint {
         self.held(id).map(|index| &self.slots[index].connection)
     }
 
+    /// Returns every connection, those included that nobody holds: half-open, waiting to be accepted, released.
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
+    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.slots.iter().map(|(_, slot)| &slot.connection)
+    }
+
     /// Runs a command on a connection that the application holds, and sees to what follows from it.
     /// `None` if nobody holds `id`.
     pub fn with_connection<R>(
