@@ -2,7 +2,8 @@
 //!
 //! Present with the feature `__internals` and under `cfg(fuzzing)`. Nothing here reads a clock, opens
 //! a socket or starts a task: a harness passes `now` in, which never goes backwards, and takes out
-//! what is to be sent and when to come back. `tests/internals.rs` is a complete example.
+//! what is to be sent and when to come back. `tests/internals.rs` is a complete example, and
+//! `tests/conformance.rs` a harness that runs tables.
 //!
 //! # One connection
 //!
@@ -26,7 +27,8 @@
 //! [`Endpoint`] is the same for many connections, with listeners, backlog, SYN cookies, RSTs for
 //! strangers and TIME-WAIT. Datagrams go in by [`Endpoint::handle_arrival`] and come out of
 //! [`Endpoint::poll_transmit`], both as trains of equal-sized datagrams; a connection's commands are
-//! run through [`Endpoint::with_connection`]. [`Tap`] sees every segment in and out.
+//! run through [`Endpoint::with_connection`]; [`Endpoint::connections`] shows those too that nobody holds.
+//! [`Tap`] sees every segment in and out.
 //! [`Secrets`] are arguments, so that a run can be repeated.
 //!
 //! # Knobs
