@@ -27,6 +27,8 @@
 //!   clock shows milliseconds since the beginning.
 //! - Everything that leaves must be listed, at exactly its time, with all the fields that are listed equal;
 //!   SACK blocks count as listed. `quiet` says that nothing has left up to its time.
+//! - `<` lets segments arrive one after the other, each answered before the next; `<<` lets them arrive
+//!   as one train of equal datagrams, which is answered at its end.
 //! - `open active rtt=100` stands for a handshake begun at 0, `open passive` for the other role. The peer
 //!   offers what `config` switches on.
 //! - `pending` says why a case cannot pass yet; it fails once the case passes, so that nobody forgets it.

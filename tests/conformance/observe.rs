@@ -68,6 +68,7 @@ fn observe_connection(key: &str, connection: &Connection) -> Result<String, Stri
         "window_probes" => stats.zero_window_probes,
         "keepalives" => stats.keepalive_probes,
         "unacceptable" => stats.segments_unacceptable,
+        "unsent_acks" => stats.acks_of_unsent_data,
         "challenges" => stats.challenge_acks,
         _ => return observe_other(key, connection),
     };

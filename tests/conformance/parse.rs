@@ -42,6 +42,8 @@ pub(crate) enum Action {
     Sends(Vec<Spec>),
     /// `<`: the peer's segment arrives.
     Arrives(Vec<Spec>),
+    /// `<<`: these arrive as one train of datagrams.
+    ArriveTogether(Vec<Spec>),
     /// `expect`: pairs of a name and a value.
     Expect(Vec<(String, String)>),
     /// `quiet`: nothing is sent until now.
@@ -232,6 +234,7 @@ fn action(text: &str) -> Result<Action, String> {
     match verb {
         ">" => Ok(Action::Sends(segments(rest)?)),
         "<" => Ok(Action::Arrives(segments(rest)?)),
+        "<<" => Ok(Action::ArriveTogether(segments(rest)?)),
         "expect" => {
             let words: Vec<&str> = rest.split_whitespace().collect();
             let (pairs, odd) = words.as_chunks::<2>();

@@ -22,6 +22,8 @@ use super::parse::{Action, Case, Line, Spec};
 const SERVICE: u16 = 7;
 /// The port of a peer that connects.
 const CLIENT: u16 = 40_000;
+/// More numbers than any case's connection takes.
+const CONNECTION_SPAN: u32 = 65_536;
 /// More expiries than any case has without a line between them.
 const MAX_EXPIRIES: usize = 10_000;
 
@@ -99,8 +101,9 @@ struct Machine<'a> {
     trace: String,
     /// Until the first failure.
     is_judging: bool,
-    /// The number of the connection's SYN.
+    /// The number of the connection's SYN, and of that of the connection before.
     our_syn: Option<SeqNumber>,
+    previous_syn: Option<SeqNumber>,
     /// What the endpoint's numbers are ahead of the table's, once its SYN was seen.
     seq_ahead: u32,
     tsval_ahead: u32,
@@ -124,6 +127,7 @@ impl<'a> Machine<'a> {
             trace: String::new(),
             is_judging: true,
             our_syn: None,
+            previous_syn: None,
             seq_ahead: 0,
             tsval_ahead: 0,
             local_port: SERVICE,
@@ -154,9 +158,15 @@ impl<'a> Machine<'a> {
                 .iter()
                 .try_for_each(|spec| self.expect_sent(line.at, spec)),
             Action::Arrives(specs) => specs.iter().try_for_each(|spec| {
-                self.inject(spec);
+                self.inject(&self.encode(spec), 0);
                 self.drain()
             }),
+            Action::ArriveTogether(specs) => {
+                let train: Vec<Bytes> = specs.iter().map(|spec| self.encode(spec)).collect();
+                let stride = train.first().map_or(0, Bytes::len);
+                self.inject(&Bytes::from(train.concat()), stride);
+                self.drain()
+            }
             Action::Expect(pairs) => pairs.iter().try_for_each(|(key, value)| {
                 let seen = self.observe(key)?;
                 if seen == *value {
@@ -225,7 +235,7 @@ impl<'a> Machine<'a> {
             self.local_port = header.src_port;
             self.peer_port = header.dst_port;
             if self.our_syn != Some(header.seq) {
-                self.our_syn = Some(header.seq);
+                self.previous_syn = self.our_syn.replace(header.seq);
                 self.learn(&header);
             }
         }
@@ -339,14 +349,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn inject(&mut self, spec: &Spec) {
-        let datagram = self.encode(spec);
+    fn inject(&mut self, datagrams: &Bytes, stride: usize) {
         let arrival = Arrival {
             remote: peer(),
             local_ip: None,
             ecn: None,
-            bytes: &datagram,
-            stride: datagram.len(),
+            bytes: datagrams,
+            stride,
         };
         self.endpoint.handle_arrival(self.now, &arrival);
     }
@@ -388,9 +397,11 @@ impl<'a> Machine<'a> {
         if let Some(urgent) = spec.urgent {
             bytes[18..20].copy_from_slice(&urgent.to_be_bytes());
         }
-        let first = spec
+        // Text begins behind the SYN's number.
+        let text = spec
             .seq
-            .wrapping_sub(self.case.settings.irs.wrapping_add(1));
+            .wrapping_add(u32::from(spec.flags.contains(Flags::SYN)));
+        let first = text.wrapping_sub(self.case.settings.irs.wrapping_add(1));
         bytes.extend((0..spec.len).map(|at| pattern(first.wrapping_add(at))));
         seal(&mut bytes, Integrity::Sum);
         Bytes::from(bytes)
@@ -458,6 +469,13 @@ impl<'a> Machine<'a> {
     }
 
     fn observe(&self, key: &str) -> Result<String, String> {
+        if key == "iss" {
+            return match (self.our_syn, self.previous_syn) {
+                (Some(new), Some(old)) if new.follows(old + CONNECTION_SPAN) => Ok("later".into()),
+                (Some(_), Some(_)) => Ok("earlier".into()),
+                _ => Err("there were no two connections".into()),
+            };
+        }
         let held = self.id.and_then(|id| self.endpoint.connection(id));
         let connection = held.or_else(|| self.endpoint.connections().next());
         observe::observe(key, &self.endpoint, connection, self.origin)
