@@ -52,6 +52,8 @@ mod parse;
 mod run;
 #[path = "conformance/settings.rs"]
 mod settings;
+#[path = "conformance/world.rs"]
+mod world;
 
 use parse::{Case, parse};
 use run::{Failure, run};
