@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use reliable_udp::{Config, ConfigBuilder};
+use reliable_udp::{Config, ConfigBuilder, CongestionControl};
 
 use super::parse::{millis, number, switch};
 
@@ -27,9 +27,13 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     /// A plain peer: no SACK, timestamps, window scaling or extension, segments of 1,000 bytes; both
-    /// streams begin at 1.
+    /// streams begin at 1. What the tables count on is fixed here, whatever the defaults are.
     fn default() -> Self {
         let builder = Config::builder()
+            .congestion(CongestionControl::NewReno)
+            .initial_window(10)
+            .min_rto(Duration::from_millis(200))
+            .ack_delay(Duration::from_millis(25))
             .mss(1_000)
             .sack(false)
             .timestamps(false)
