@@ -1,10 +1,12 @@
 //! `Config` and its builder. Every default stands here with its reason; all validation happens in
 //! [`ConfigBuilder::build`], so that no code behind it checks again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::congestion::CongestionControl;
 use crate::error::ConfigError;
+use crate::tap::TapFactory;
 
 /// Bytes of the fixed part of a segment's header (RFC 9293 §3.1).
 const HEADER_LEN: usize = 20;
@@ -29,8 +31,8 @@ pub enum DropPolicy {
 /// Settings of an endpoint and of its connections.
 ///
 /// [`max_connections`](ConfigBuilder::max_connections), [`max_memory`](ConfigBuilder::max_memory),
-/// [`reset_rate_limit`](ConfigBuilder::reset_rate_limit) and
-/// [`time_wait_capacity`](ConfigBuilder::time_wait_capacity) belong to the endpoint: those that it was
+/// [`reset_rate_limit`](ConfigBuilder::reset_rate_limit),
+/// [`time_wait_capacity`](ConfigBuilder::time_wait_capacity) and [`tap`](ConfigBuilder::tap) belong to the endpoint: those that it was
 /// bound with hold. [`backlog`](ConfigBuilder::backlog) belongs to a listener. The others belong to each
 /// connection, an accepted one gets its listener's.
 ///
@@ -87,6 +89,7 @@ pub struct Config {
     pub(crate) max_memory: usize,
     pub(crate) reset_rate_limit: u32,
     pub(crate) challenge_ack_limit: u32,
+    pub(crate) tap: Option<Arc<dyn TapFactory>>,
 }
 
 impl Default for Config {
@@ -141,6 +144,7 @@ impl Default for Config {
             max_memory: 1 << 32,
             reset_rate_limit: 100,
             challenge_ack_limit: 100,
+            tap: None,
         }
     }
 }
@@ -403,6 +407,14 @@ impl ConfigBuilder {
     /// Default: 100. Answers to unacceptable segments that take no sequence number count too.
     pub fn challenge_ack_limit(mut self, per_second: u32) -> Self {
         self.config.challenge_ack_limit = per_second;
+        self
+    }
+
+    /// Shows every segment of the endpoint to an observer, such as a capture into a file. The factory is
+    /// called once per endpoint that is made with this configuration, before its first segment. Default:
+    /// none, which costs one branch per segment.
+    pub fn tap(mut self, factory: impl TapFactory + 'static) -> Self {
+        self.config.tap = Some(Arc::new(factory));
         self
     }
 

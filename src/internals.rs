@@ -60,9 +60,9 @@ pub use crate::connection::{
     WriteError,
 };
 pub use crate::endpoint::{
-    Arrival, ConnectionId, Departure, Direction, Ecn, Endpoint, EndpointEvent, EndpointLocal,
-    Secrets, Tap,
+    Arrival, ConnectionId, Departure, Ecn, Endpoint, EndpointEvent, EndpointLocal, Secrets,
 };
+pub use crate::tap::{Direction, Tap, TappedSegment};
 
 /// The codec.
 pub mod wire {

@@ -16,6 +16,7 @@ mod listener;
 pub mod sim;
 mod socket;
 mod stats;
+pub mod tap;
 mod timestamp;
 mod wire;
 

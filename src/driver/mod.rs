@@ -63,7 +63,11 @@ pub(crate) fn open(
     };
     let clock = Clock::start();
     let config = fit(config, &*transport);
-    let endpoint = Endpoint::new(clock.now(), config, draw_secrets()?, local);
+    let tap = config.tap.clone();
+    let mut endpoint = Endpoint::new(clock.now(), config, draw_secrets()?, local);
+    if let Some(factory) = tap {
+        endpoint.set_tap(Some(factory.tap(clock.now(), local.addr)));
+    }
     let shared = Shared::new(endpoint, transport, clock);
     Ok((Handle::new(Arc::clone(&shared)), Driver::new(shared)))
 }

@@ -1,11 +1,9 @@
 //! Departing datagrams: answers that need no connection first, then one turn for each connection that has
 //! something to send.
 
-use std::net::SocketAddr;
-
 use super::slot::Handle;
-use super::tap::Direction;
 use super::{Departure, Endpoint};
+use crate::tap::Direction;
 use crate::timestamp::Timestamp;
 
 impl Endpoint {
@@ -22,14 +20,13 @@ impl Endpoint {
             .or_else(|| self.poll_connections(now, max_segments, buf))?;
         self.stats.datagrams_sent += departure.segments as u64;
         self.stats.bytes_sent += departure.len as u64;
-        if let Some(tap) = &mut self.tap {
-            let local_ip = departure.local_ip.unwrap_or_else(|| self.local.addr.ip());
-            let local = SocketAddr::new(local_ip, self.local.addr.port());
-            let sent = buf.get(..departure.len).unwrap_or_default();
-            for segment in sent.chunks(departure.segment_size.max(1)) {
-                tap.on_segment(now, Direction::Outgoing, departure.remote, local, segment);
-            }
-        }
+        self.show(
+            now,
+            Direction::Outgoing,
+            (departure.remote, departure.local_ip),
+            buf.get(..departure.len).unwrap_or_default(),
+            departure.segment_size,
+        );
         Some(departure)
     }
 

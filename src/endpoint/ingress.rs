@@ -11,10 +11,10 @@ use super::demux::{Key, without_flow};
 use super::listen::Listener;
 use super::slot::{Handle, Origin};
 use super::stateless::{Answer, reset_for};
-use super::tap::Direction;
 use super::time_wait::{Verdict, is_newer_incarnation};
 use super::{Arrival, Endpoint, Opening};
 use crate::connection::State;
+use crate::tap::Direction;
 use crate::timestamp::Timestamp;
 use crate::wire::{Flags, Header, Integrity, Segment, SeqNumber, peek_ports, peek_seq};
 
@@ -102,7 +102,7 @@ impl Endpoint {
         };
         if let Some(index) = self.demux.get(&key) {
             if let Some(after) = self.newer_than(&incoming, index) {
-                self.show(now, &incoming);
+                self.show_incoming(now, &incoming);
                 self.slots.get_mut(index)?.connection.give_way();
                 self.settle(now, index);
                 return self.on_syn_to_listener(now, &incoming, Some(after));
@@ -110,7 +110,7 @@ impl Endpoint {
             match self.judge_half_open(now, &incoming, index) {
                 HalfOpenVerdict::Deliver => return self.deliver(now, &incoming, index),
                 HalfOpenVerdict::Ignore => {
-                    self.show(now, &incoming);
+                    self.show_incoming(now, &incoming);
                     self.stats.dropped_no_connection += 1;
                     return None;
                 }
@@ -137,7 +137,7 @@ impl Endpoint {
             self.drop_damaged(&incoming);
             return None;
         };
-        self.show(now, &incoming);
+        self.show_incoming(now, &incoming);
         if self.listeners.contains_key(&key.local_port) {
             return self.on_listening(now, &incoming, integrity);
         }
@@ -206,7 +206,7 @@ impl Endpoint {
             self.drop_damaged(incoming);
             return None;
         }
-        self.show(now, incoming);
+        self.show_incoming(now, incoming);
         if flags.contains(Flags::RST) && self.is_waiting_for_rendezvous(index) {
             return None;
         }
@@ -313,16 +313,16 @@ impl Endpoint {
         match verdict {
             Verdict::Damaged => self.drop_damaged(incoming),
             Verdict::Ignore => {
-                self.show(now, incoming);
+                self.show_incoming(now, incoming);
                 self.stats.dropped_time_wait += 1;
             }
             Verdict::Answer(header, integrity) => {
-                self.show(now, incoming);
+                self.show_incoming(now, incoming);
                 self.stats.dropped_time_wait += 1;
                 self.send_answer(incoming.answer(*header, integrity));
             }
             Verdict::Reopen(after) => {
-                self.show(now, incoming);
+                self.show_incoming(now, incoming);
                 if self.listeners.contains_key(&incoming.key.local_port) {
                     return self.on_syn_to_listener(now, incoming, Some(after));
                 }
@@ -354,19 +354,15 @@ impl Endpoint {
         self.stats.dropped_checksum += 1;
     }
 
-    fn show(&mut self, now: Timestamp, incoming: &Incoming<'_>) {
-        if let Some(tap) = &mut self.tap {
-            let arrival = incoming.arrival;
-            let local_ip = arrival.local_ip.unwrap_or_else(|| self.local.addr.ip());
-            let local = SocketAddr::new(local_ip, self.local.addr.port());
-            tap.on_segment(
-                now,
-                Direction::Incoming,
-                arrival.remote,
-                local,
-                incoming.datagram,
-            );
-        }
+    fn show_incoming(&mut self, now: Timestamp, incoming: &Incoming<'_>) {
+        let arrival = incoming.arrival;
+        self.show(
+            now,
+            Direction::Incoming,
+            (arrival.remote, arrival.local_ip),
+            incoming.datagram,
+            incoming.datagram.len(),
+        );
     }
 }
 

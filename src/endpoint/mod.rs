@@ -34,7 +34,6 @@ mod secrets;
 mod slot;
 mod spent_cookies;
 mod stateless;
-mod tap;
 #[cfg(test)]
 mod tests;
 mod time_wait;
@@ -51,9 +50,6 @@ use slab::Slab;
 pub use self::fuzz::fuzz_connection;
 pub use self::secrets::Secrets;
 pub use self::slot::ConnectionId;
-#[cfg(any(test, fuzzing, feature = "__internals"))]
-pub use self::tap::Direction;
-pub use self::tap::Tap;
 
 use self::demux::{Demux, Key, KeyedHash};
 use self::listen::Listener;
@@ -67,6 +63,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Event, State};
 use crate::error::ConnectionError;
 use crate::stats::EndpointStats;
+use crate::tap::{Direction, Tap, TappedSegment};
 use crate::timestamp::Timestamp;
 use crate::wire::SeqNumber;
 
@@ -343,13 +340,32 @@ impl Endpoint {
         }
     }
 
-    /// Sets the observer of all segments.
-    #[cfg_attr(
-        not(any(test, fuzzing, feature = "__internals")),
-        allow(dead_code, reason = "reached through `internals` only")
-    )]
-    pub fn set_tap(&mut self, tap: Box<dyn Tap>) {
-        self.tap = Some(tap);
+    /// Sets the observer of all segments, or none; returns the one before.
+    pub fn set_tap(&mut self, tap: Option<Box<dyn Tap>>) -> Option<Box<dyn Tap>> {
+        std::mem::replace(&mut self.tap, tap)
+    }
+
+    /// Shows a run of segments to the observer.
+    fn show(
+        &mut self,
+        now: Timestamp,
+        direction: Direction,
+        (remote, local_ip): (SocketAddr, Option<IpAddr>),
+        segments: &[u8],
+        segment_size: usize,
+    ) {
+        let Some(tap) = &mut self.tap else { return };
+        let local_ip = local_ip.unwrap_or_else(|| self.local.addr.ip());
+        let local = SocketAddr::new(local_ip, self.local.addr.port());
+        for segment in segments.chunks(segment_size.max(1)) {
+            let tapped = TappedSegment {
+                direction,
+                remote,
+                local,
+                segment,
+            };
+            tap.on_segment(now, &tapped);
+        }
     }
 
     /// Checks every invariant of the endpoint and of its connections.

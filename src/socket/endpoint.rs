@@ -11,6 +11,7 @@ use tokio::net::ToSocketAddrs;
 use super::{ReliableUdpSocket, SERVICE_PORT, Stream, none_worked};
 use crate::driver::{self, Core, DatagramTransport, Handle, UdpTransport};
 use crate::listener::ReliableUdpListener;
+use crate::tap::TapFactory;
 use crate::{Config, ConnectionError, EndpointStats};
 
 /// One UDP socket and all connections over it, in both directions.
@@ -255,6 +256,21 @@ impl Endpoint {
     /// Whatever the system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.handle.transport().local_addr()
+    }
+
+    /// Shows every segment from now on to an observer, in place of the one before, or to none. To see the
+    /// first ones too, use [`ConfigBuilder::tap`](crate::ConfigBuilder::tap).
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system says of the local address.
+    pub fn set_tap(&self, factory: Option<&dyn TapFactory>) -> io::Result<()> {
+        let local = self.local_addr()?;
+        let tap = factory.map(|factory| factory.tap(self.handle.clock().now(), local));
+        // Foreign code makes and drops taps: without the lock.
+        let before = self.handle.update(|core, _, _| core.endpoint.set_tap(tap));
+        drop(before);
+        Ok(())
     }
 
     /// Returns a snapshot of what the endpoint has counted.

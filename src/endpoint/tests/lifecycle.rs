@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::error::{ConnectionError, EndpointError};
+use crate::tap::{Direction, Tap, TappedSegment};
 use crate::wire::{Flags, Options, SeqNumber, Timestamps};
 
 #[test]
@@ -702,19 +703,13 @@ struct Seen {
 struct Record(Arc<Mutex<Vec<Seen>>>);
 
 impl Tap for Record {
-    fn on_segment(
-        &mut self,
-        _now: Timestamp,
-        direction: Direction,
-        remote: SocketAddr,
-        local: SocketAddr,
-        segment: &[u8],
-    ) {
-        assert!(Segment::decode(segment).unwrap().integrity().is_some());
+    fn on_segment(&mut self, _now: Timestamp, tapped: &TappedSegment<'_>) {
+        let segment = Segment::decode(tapped.segment).unwrap();
+        assert!(segment.integrity().is_some());
         self.0.lock().unwrap().push(Seen {
-            direction,
-            remote,
-            local,
+            direction: tapped.direction,
+            remote: tapped.remote,
+            local: tapped.local,
         });
     }
 }
@@ -723,7 +718,11 @@ impl Tap for Record {
 fn the_tap_sees_every_intact_segment() {
     let mut net = Net::new(&Config::default());
     let record = Record::default();
-    net.endpoint(SERVER).set_tap(Box::new(record.clone()));
+    assert!(
+        net.endpoint(SERVER)
+            .set_tap(Some(Box::new(record.clone())))
+            .is_none()
+    );
     let (client, server) = net.establish();
     net.write(CLIENT, client, &pattern(5_000));
     net.advance(Duration::from_secs(1));

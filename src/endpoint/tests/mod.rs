@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{
-    Arrival, ConnectionId, Direction, Endpoint, EndpointEvent, EndpointLocal, Secrets, Tap,
-};
+use super::{Arrival, ConnectionId, Endpoint, EndpointEvent, EndpointLocal, Secrets};
 use crate::config::Config;
 use crate::connection::{Connection, Event, ReadError, State, WriteError};
 use crate::timestamp::Timestamp;
