@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "capture")]
+pub mod capture;
 mod config;
 pub mod congestion;
 mod connection;
