@@ -1,7 +1,7 @@
 //! Sends files and directory trees to a `file_copy_server`.
 //!
 //! ```sh
-//! cargo run --release --features copy --example file_copy_client -- --to 127.0.0.1:7777 src README.md
+//! cargo run --release --features copy,capture --example file_copy_client -- --to 127.0.0.1:7777 src README.md
 //! ```
 //!
 //! The exit code is 0 only if every file was verified by the server.
@@ -17,8 +17,12 @@ use reliable_udp::copy::{Sender, survey};
 #[path = "file_copy/link.rs"]
 #[expect(dead_code, reason = "closes the other side too")]
 mod link;
+#[path = "file_copy/recording.rs"]
+mod recording;
 #[path = "file_copy/ui.rs"]
 mod ui;
+
+use recording::Recording;
 
 /// Sends files and directory trees over reliable UDP.
 #[derive(Debug, Parser)]
@@ -33,13 +37,23 @@ struct Args {
     /// there. Symbolic links, devices and FIFOs are named and not sent, and make the exit code 1.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    recording: recording::Args,
 }
 
-async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
+/// Runs, and writes down what went over the wire however it ends.
+async fn record(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
+    let recording = Recording::start(&args.recording)?;
+    let outcome = run(args, &recording).await;
+    recording.finish().await?;
+    outcome
+}
+
+async fn run(args: Args, recording: &Recording) -> Result<bool, Box<dyn std::error::Error>> {
     let paths = args.paths.clone();
     let survey = tokio::task::spawn_blocking(move || survey(&paths)).await??;
     let patience = Duration::from_secs(args.timeout);
-    let config = link::config(patience)?;
+    let config = recording.observe(link::config(patience)?)?;
     let mut socket = ReliableUdpSocket::connect_with(&args.to, config)
         .await
         .map_err(|error| format!("cannot connect to {}: {}", args.to, ui::chain(&error)))?;
@@ -67,7 +81,7 @@ async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    match record(Args::parse()).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -1,8 +1,8 @@
 //! Copies a tree across a bad link, both ends in one process, and checks the result by itself.
 //!
 //! ```sh
-//! cargo run --release --features copy,sim --example file_copy_demo
-//! cargo run --release --features copy,sim --example file_copy_demo -- \
+//! cargo run --release --features copy,capture,sim --example file_copy_demo
+//! cargo run --release --features copy,capture,sim --example file_copy_demo -- \
 //!     --size-mib 4 --loss 5% --duplicate 2% --reorder 5% --corrupt 1% --delay-ms 20
 //! ```
 //!
@@ -24,10 +24,14 @@ use reliable_udp::{ConnectionStats, Endpoint, ReliableUdpListener};
 
 #[path = "file_copy/link.rs"]
 mod link;
+#[path = "file_copy/recording.rs"]
+mod recording;
 #[path = "file_copy/tree.rs"]
 mod tree;
 #[path = "file_copy/ui.rs"]
 mod ui;
+
+use recording::Recording;
 
 /// Copies a tree across a simulated bad link and verifies it.
 #[derive(Debug, Parser)]
@@ -62,6 +66,8 @@ struct Args {
     /// Seed of the link's dice and of the made-up tree.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    recording: recording::Args,
 }
 
 /// Reads `0.01` or `1%`.
@@ -110,7 +116,15 @@ async fn send(
     Ok((report, stats))
 }
 
-async fn run(args: Args) -> Result<bool, Box<dyn Error>> {
+/// Runs, and writes down what went over the wire however it ends.
+async fn record(args: Args) -> Result<bool, Box<dyn Error>> {
+    let recording = Recording::start(&args.recording)?;
+    let outcome = run(args, &recording).await;
+    recording.finish().await?;
+    outcome
+}
+
+async fn run(args: Args, recording: &Recording) -> Result<bool, Box<dyn Error>> {
     let scratch = tempfile::tempdir()?;
     let source = if let Some(path) = &args.path {
         let named = |error| format!("cannot copy {}: {error}", path.display());
@@ -146,7 +160,9 @@ async fn run(args: Args) -> Result<bool, Box<dyn Error>> {
         .to_builder()
         .datagram_size(args.datagram_size)
         .build()?;
-    let near = Endpoint::with_transport(Arc::new(near), config.clone())?;
+    // The sender's side: on the other one, each segment would be seen a second time.
+    let observed = recording.observe(config.clone())?;
+    let near = Endpoint::with_transport(Arc::new(near), observed)?;
     let far = Endpoint::with_transport(Arc::new(far), config)?;
 
     let watch = ui::Stopwatch::start();
@@ -175,7 +191,7 @@ async fn run(args: Args) -> Result<bool, Box<dyn Error>> {
 
 #[tokio::main]
 async fn main() -> io::Result<ExitCode> {
-    match run(Args::parse()).await {
+    match record(Args::parse()).await {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::FAILURE),
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Takes files from any number of clients at once and puts them below one directory.
 //!
 //! ```sh
-//! cargo run --release --features copy --example file_copy_server -- --listen 127.0.0.1:7777 --root incoming --once
+//! cargo run --release --features copy,capture --example file_copy_server -- --listen 127.0.0.1:7777 --root incoming --once
 //! ```
 //!
 //! Ends after the first client with `--once`, otherwise on Ctrl-C. The exit code is 0 only if every
@@ -21,8 +21,12 @@ use tokio::task::JoinSet;
 #[path = "file_copy/link.rs"]
 #[expect(dead_code, reason = "closes the other side too")]
 mod link;
+#[path = "file_copy/recording.rs"]
+mod recording;
 #[path = "file_copy/ui.rs"]
 mod ui;
+
+use recording::Recording;
 
 /// Takes files over reliable UDP and puts them below one directory.
 #[derive(Debug, Parser)]
@@ -39,6 +43,8 @@ struct Args {
     /// Seconds after which a silent client is given up.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     timeout: u64,
+    #[command(flatten)]
+    recording: recording::Args,
 }
 
 /// Serves one client; returns whether all its files were verified.
@@ -66,12 +72,20 @@ async fn serve(receiver: Receiver, mut socket: ReliableUdpSocket, peer: SocketAd
     }
 }
 
-async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
+/// Runs, and writes down what went over the wire however it ends.
+async fn record(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
+    let recording = Recording::start(&args.recording)?;
+    let outcome = run(args, &recording).await;
+    recording.finish().await?;
+    outcome
+}
+
+async fn run(args: Args, recording: &Recording) -> Result<bool, Box<dyn std::error::Error>> {
     let patience = Duration::from_secs(args.timeout);
     let receiver = Receiver::builder(&args.root)
         .handshake_timeout(patience)
         .build()?;
-    let config = link::config(patience)?;
+    let config = recording.observe(link::config(patience)?)?;
     let listener = ReliableUdpListener::bind_with(args.listen, config)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
@@ -104,7 +118,7 @@ async fn run(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
 
 #[tokio::main]
 async fn main() -> io::Result<ExitCode> {
-    match run(Args::parse()).await {
+    match record(Args::parse()).await {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::FAILURE),
         Err(error) => {

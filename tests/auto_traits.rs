@@ -116,6 +116,35 @@ fn futures_are_send(
     future(halves.1.write_chunk(Bytes::new()));
 }
 
+#[test]
+fn taps_can_be_shown() {
+    use reliable_udp::tap::{Direction, Tap, TapFactory, TappedSegment};
+
+    shared::<Direction>();
+    shared::<std::sync::Arc<dyn TapFactory>>();
+    borrowing::<TappedSegment<'_>>();
+    controller::<dyn Tap>();
+}
+
+#[cfg(feature = "capture")]
+#[test]
+fn the_captures_types_can_be_shared_and_shown() {
+    use std::fs::File;
+
+    use reliable_udp::capture::{
+        Capture, CaptureBuilder, CaptureStats, PcapngWriter, SegmentError, SegmentRecord, TextLog,
+    };
+
+    shared::<Capture>();
+    shared::<CaptureStats>();
+    shared::<SegmentError>();
+    shared::<PcapngWriter<File>>();
+    shared::<TextLog<File>>();
+    borrowing::<SegmentRecord<'_>>();
+    // It holds writers that need not be shared.
+    controller::<CaptureBuilder>();
+}
+
 #[cfg(feature = "sim")]
 #[test]
 fn the_simulators_types_can_be_shared_and_shown() {

@@ -481,9 +481,9 @@ fn example(name: &str) -> Command {
     };
     if built(&program) < built(&this) {
         let features = match (cfg!(feature = "__internals"), cfg!(feature = "sim")) {
-            (true, _) => "copy,__internals",
-            (false, true) => "copy,sim",
-            (false, false) => "copy",
+            (true, _) => "copy,capture,__internals",
+            (false, true) => "copy,capture,sim",
+            (false, false) => "copy,capture",
         };
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args([

@@ -15,6 +15,7 @@ const CORE: &[&str] = &[
     "congestion",
     "connection",
     "endpoint",
+    "tap.rs",
     "timestamp.rs",
 ];
 
@@ -43,12 +44,13 @@ const RULES: &[Rule] = &[
         why: "a connection does not know addresses; the endpoint does",
     },
     Rule {
-        places: &["wire", "congestion", "error.rs", "timestamp.rs"],
+        places: &["wire", "congestion", "error.rs", "tap.rs", "timestamp.rs"],
         forbidden: &[
             "crate::connection",
             "crate::endpoint",
             "crate::driver",
             "crate::socket",
+            "crate::capture",
         ],
         why: "the ground floor imports nothing above it",
     },
@@ -64,13 +66,36 @@ const RULES: &[Rule] = &[
     },
     Rule {
         places: &["endpoint"],
-        forbidden: &["crate::driver", "crate::socket", "crate::listener"],
+        forbidden: &[
+            "crate::driver",
+            "crate::socket",
+            "crate::listener",
+            "crate::capture",
+        ],
         why: "imports point down",
     },
     Rule {
         places: &["driver"],
-        forbidden: &["crate::socket", "crate::listener", "crate::copy"],
+        forbidden: &[
+            "crate::socket",
+            "crate::listener",
+            "crate::copy",
+            "crate::capture",
+        ],
         why: "imports point down",
+    },
+    Rule {
+        places: &["capture"],
+        forbidden: &[
+            "tokio::",
+            "Instant",
+            "crate::connection",
+            "crate::endpoint",
+            "crate::driver",
+            "crate::socket",
+            "crate::listener",
+        ],
+        why: "a capture knows taps and segments, and writes from a thread of its own",
     },
     Rule {
         places: &["connection/sender"],
