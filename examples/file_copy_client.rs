@@ -22,7 +22,7 @@ mod recording;
 #[path = "file_copy/ui.rs"]
 mod ui;
 
-use recording::Recording;
+use recording::{Recording, RecordingArgs};
 
 /// Sends files and directory trees over reliable UDP.
 #[derive(Debug, Parser)]
@@ -38,7 +38,7 @@ struct Args {
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
-    recording: recording::Args,
+    recording: RecordingArgs,
 }
 
 /// Runs, and writes down what went over the wire however it ends.

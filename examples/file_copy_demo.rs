@@ -31,7 +31,7 @@ mod tree;
 #[path = "file_copy/ui.rs"]
 mod ui;
 
-use recording::Recording;
+use recording::{Recording, RecordingArgs};
 
 /// Copies a tree across a simulated bad link and verifies it.
 #[derive(Debug, Parser)]
@@ -67,7 +67,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    recording: recording::Args,
+    recording: RecordingArgs,
 }
 
 /// Reads `0.01` or `1%`.

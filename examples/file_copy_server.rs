@@ -26,7 +26,7 @@ mod recording;
 #[path = "file_copy/ui.rs"]
 mod ui;
 
-use recording::Recording;
+use recording::{Recording, RecordingArgs};
 
 /// Takes files over reliable UDP and puts them below one directory.
 #[derive(Debug, Parser)]
@@ -44,7 +44,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     timeout: u64,
     #[command(flatten)]
-    recording: recording::Args,
+    recording: RecordingArgs,
 }
 
 /// Serves one client; returns whether all its files were verified.

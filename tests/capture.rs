@@ -507,6 +507,29 @@ fn segments_of_every_length_are_sound() {
     expect_sound(&path);
 }
 
+#[cfg(feature = "copy")]
+#[test]
+fn a_file_copy_is_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let [log, capture] = ["log", "capture"].map(|name| directory.path().join(name));
+    let output = example("file_copy_demo")
+        .args(["--size-mib", "1", "--files", "5", "--loss", "3%"])
+        .arg("--log")
+        .arg(&log)
+        .arg("--capture")
+        .arg(&capture)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let frames = read(&capture);
+    assert!(frames[0].is_syn());
+    assert!(reassemble(&frames, frames[0].from).len() > 1 << 20);
+    let log = fs::read_to_string(log).unwrap();
+    assert_eq!(log.lines().count(), frames.len());
+    expect_sound(&capture);
+}
+
 // ---- the converter ----
 
 /// From where, to where, and what.
@@ -584,29 +607,27 @@ fn pcap(link_type: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
-/// The example's program; it is built if it is missing or older than this one.
-fn converter() -> Command {
+/// An example's program; it is built if it is missing or older than this one.
+fn example(name: &str) -> Command {
     let this = std::env::current_exe().unwrap();
     let examples = this.ancestors().nth(2).unwrap().join("examples");
     let program = examples
-        .join("capture_convert")
+        .join(name)
         .with_extension(std::env::consts::EXE_EXTENSION);
     let built = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
     if built(&program) < built(&this) {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args([
-            "build",
-            "--quiet",
-            "--all-features",
-            "--example",
-            "capture_convert",
-        ]);
+        cargo.args(["build", "--quiet", "--all-features", "--example", name]);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
-        assert!(cargo.status().unwrap().success(), "the example is built");
+        assert!(cargo.status().unwrap().success(), "{name} is built");
     }
     Command::new(program)
+}
+
+fn converter() -> Command {
+    example("capture_convert")
 }
 
 struct Conversion {

@@ -11,7 +11,7 @@ use crate::ui;
 
 /// Where to write what goes over the wire.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct RecordingArgs {
     /// Write a line for each segment, in the form of tcpdump.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -25,7 +25,7 @@ pub(crate) struct Args {
 pub(crate) struct Recording(Option<Capture>);
 
 impl Recording {
-    pub(crate) fn start(args: &Args) -> Result<Self, String> {
+    pub(crate) fn start(args: &RecordingArgs) -> Result<Self, String> {
         let create = |path: &Path| {
             File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))
         };
