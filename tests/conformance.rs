@@ -68,30 +68,33 @@ fn cases(table: &str) -> Vec<Case> {
     parse(table, &text).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Runs a case; returns what is to be told about it, if anything.
+fn complaint(table: &str, case: &Case) -> Option<String> {
+    match (&case.pending, run(case)) {
+        (None, Ok(())) | (Some(_), Err(_)) => None,
+        (None, Err(failure)) => {
+            let Failure {
+                number,
+                what,
+                trace,
+            } = failure;
+            Some(format!("{table}:{number}: {what}\n{trace}\n"))
+        }
+        (Some(why), Ok(())) => Some(format!(
+            "{table}:{}: holds, so is no longer pending: {why}\n",
+            case.number
+        )),
+    }
+}
+
 /// Runs every case of a table.
 fn check(table: &str) {
-    let mut failures = String::new();
-    for case in cases(table) {
-        let failure = match (&case.pending, run(&case)) {
-            (None, Ok(())) | (Some(_), Err(_)) => continue,
-            (None, Err(failure)) => {
-                let Failure {
-                    number,
-                    what,
-                    trace,
-                } = failure;
-                format!("{table}:{number}: {what}\n{trace}\n")
-            }
-            (Some(why), Ok(())) => {
-                format!(
-                    "{table}:{}: passes, so is no longer pending: {why}\n",
-                    case.number
-                )
-            }
-        };
-        failures.push_str(&failure);
-    }
-    assert!(failures.is_empty(), "\n{failures}");
+    let cases = cases(table);
+    assert!(!cases.is_empty(), "{table} is empty");
+    let complaints: String = (cases.iter())
+        .filter_map(|case| complaint(table, case))
+        .collect();
+    assert!(complaints.is_empty(), "\n{complaints}");
 }
 
 /// Makes one test of each table.
@@ -208,6 +211,23 @@ config iss=100 irs=300
                 failure.trace
             );
         }
+    }
+
+    #[test]
+    fn a_pending_case_is_told_of_once_it_holds() {
+        let pending = |text: &str| only(&text.replace("0    connect", "pending why\n0    connect"));
+        let told = complaint("meta", &pending(HANDSHAKE)).unwrap();
+        assert!(
+            told.starts_with("meta:1: holds, so is no longer pending: why"),
+            "{told}"
+        );
+        let wrong = HANDSHAKE.replace("cwnd 10000", "cwnd 1");
+        assert_eq!(complaint("meta", &pending(&wrong)), None);
+        let told = complaint("meta", &only(&wrong)).unwrap();
+        assert!(
+            told.starts_with("meta:7: expected cwnd 1, is 10000"),
+            "{told}"
+        );
     }
 
     #[test]
