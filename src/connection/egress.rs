@@ -456,7 +456,7 @@ impl Connection {
             seq: seq.narrow(self.iss),
             ack: report.rcv_nxt.narrow(self.irs),
             flags,
-            window: self.receiver.advertise(),
+            window: self.receiver.advertise(report),
             options: self.options(now, report),
         }
     }

@@ -12,6 +12,8 @@
 #[cfg(any(test, fuzzing, feature = "__internals"))]
 pub(crate) mod application;
 mod clock;
+#[cfg(any(test, fuzzing, feature = "__internals"))]
+mod edges;
 mod impaired;
 mod link;
 #[cfg(any(test, fuzzing, feature = "__internals"))]

@@ -3,7 +3,7 @@
 //! Nothing sleeps: time jumps to the next arrival, timer or wish of an application. A run is a
 //! function of its seed. One that never ends, because somebody always has something to do, is turned
 //! into a [`Failure`] by a limit on steps and one on virtual time. Every node checks its invariants
-//! after every event.
+//! after every event, and no segment may take back a window that was told before.
 
 #![allow(
     unreachable_pub,
@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::sim::edges::EdgeWatch;
 use crate::sim::link::{Link, LinkConfig, LinkStats};
 use crate::sim::rng::Rng;
 use crate::sim::schedule::Schedule;
@@ -146,6 +147,7 @@ pub struct Network<N> {
     links: HashMap<(usize, usize), Link>,
     in_flight: Schedule<Parcel>,
     habits: Habits,
+    edges: EdgeWatch,
     step_limit: u64,
     buf: Vec<u8>,
     trace: Option<Trace>,
@@ -206,6 +208,7 @@ impl<N: Node> Network<N> {
             links: HashMap::new(),
             in_flight: Schedule::new(),
             habits: Habits::new(seed),
+            edges: EdgeWatch::default(),
             step_limit: STEP_LIMIT,
             buf: vec![0; SEND_BUFFER],
             trace: None,
@@ -424,7 +427,7 @@ impl<N: Node> Network<N> {
         let outgoing = slot.node.poll_transmit(self.now, max_segments, buf);
         slot.node.check_invariants();
         if let Some(outgoing) = outgoing {
-            self.transmit(index, outgoing, buf);
+            self.transmit(index, outgoing, buf)?;
         }
         Ok(activity.made_progress || outgoing.is_some())
     }
@@ -442,8 +445,8 @@ impl<N: Node> Network<N> {
         slot.timer = wanted.map(|at| (at, at + slack));
     }
 
-    /// Puts what a node sends on its way.
-    fn transmit(&mut self, from: usize, outgoing: Outgoing, buf: &[u8]) {
+    /// Puts what a node sends on its way, unless it takes back what it told before.
+    fn transmit(&mut self, from: usize, outgoing: Outgoing, buf: &[u8]) -> Result<(), String> {
         let source = self.slots[from].addr;
         let all = Bytes::copy_from_slice(&buf[..outgoing.len]);
         let to = self.addresses.get(&outgoing.to).copied();
@@ -451,6 +454,7 @@ impl<N: Node> Network<N> {
         while !rest.is_empty() {
             let datagram = rest.split_to(outgoing.segment_size.clamp(1, rest.len()));
             self.trace(from, ">", &datagram);
+            self.edges.watch(source, outgoing.to, &datagram)?;
             let Some(to) = to else {
                 continue;
             };
@@ -474,6 +478,7 @@ impl<N: Node> Network<N> {
                 );
             }
         }
+        Ok(())
     }
 
     fn trace(&self, index: usize, direction: &str, datagram: &[u8]) {

@@ -76,6 +76,8 @@ pub struct AckReport {
     pub sack: SackRanges,
     /// Whether the first range is a duplicate (RFC 2883 §4).
     pub has_dsack: bool,
+    /// Whether it was queued when a segment arrived out of order or again.
+    pub is_queued: bool,
 }
 
 impl AckReport {
@@ -197,8 +199,9 @@ impl AckPolicy {
         if self.snapshots.len() >= MAX_SNAPSHOTS {
             self.snapshots.pop_front();
         }
-        self.snapshots
-            .push_back(self.report(rcv_nxt, duplicate, ranges));
+        let mut report = self.report(rcv_nxt, duplicate, ranges);
+        report.is_queued = true;
+        self.snapshots.push_back(report);
         // It leaves at once and says all that one ACK of the present state would.
         self.settle();
     }
@@ -305,6 +308,7 @@ impl AckPolicy {
                 rcv_nxt,
                 sack,
                 has_dsack: false,
+                is_queued: false,
             };
         }
         let has_dsack = duplicate.is_some_and(|duplicate| sack.push(duplicate));
@@ -332,6 +336,7 @@ impl AckPolicy {
             rcv_nxt,
             sack,
             has_dsack,
+            is_queued: false,
         }
     }
 

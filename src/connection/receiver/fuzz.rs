@@ -56,6 +56,8 @@ struct Pair {
     is_discarded: bool,
     right_edge: u64,
     highest_ack: Offset,
+    /// The right edge that the peer was told.
+    highest_told: Offset,
 }
 
 impl Pair {
@@ -80,6 +82,7 @@ impl Pair {
             is_discarded: false,
             right_edge: 0,
             highest_ack: Offset::ZERO,
+            highest_told: Offset::ZERO,
         }
     }
 
@@ -257,8 +260,8 @@ impl Pair {
                 );
             }
         }
-        let field = u64::from(receiver.advertise());
-        let told = receiver.rcv_nxt() + (field << self.shift);
+        let field = u64::from(receiver.advertise(&report));
+        let told = report.rcv_nxt + (field << self.shift);
         let edge = receiver.rcv_nxt() + receiver.rcv_wnd();
         assert!(told <= edge, "told {told:?}, accepted to {edge:?}");
         assert!(
@@ -266,7 +269,13 @@ impl Pair {
             "told {told:?} of {edge:?}"
         );
         assert!(
-            !receiver.has_window_update(),
+            told + (1 << self.shift) > self.highest_told,
+            "told {told:?} after {:?}",
+            self.highest_told
+        );
+        self.highest_told = self.highest_told.max(told);
+        assert!(
+            report.is_queued || !receiver.has_window_update(),
             "an update right after an advertisement"
         );
         receiver.on_ack_sent();

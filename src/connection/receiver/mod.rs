@@ -193,10 +193,19 @@ impl Receiver {
         self.window.right_edge().saturating_since(self.rcv_nxt)
     }
 
-    /// Fixes the window that a departing segment without SYN tells, and returns its field.
-    pub fn advertise(&mut self) -> u16 {
+    /// Fixes the window that a departing segment without SYN tells, and returns its field. `report` is what
+    /// [`next_ack`](Self::next_ack) gave for it: one that was queued repeats the right edge that the peer
+    /// knows, counted from its own acknowledgment number.
+    pub fn advertise(&mut self, report: &AckReport) -> u16 {
+        if !report.is_queued {
+            return self
+                .window
+                .advertise(self.rcv_nxt, self.queue.len(), self.acks.segment_size());
+        }
+        // What arrived in order after the report was made may have been read already.
+        let since = distance(self.rcv_nxt, report.rcv_nxt);
         self.window
-            .advertise(self.rcv_nxt, self.queue.len(), self.acks.segment_size())
+            .repeat(report.rcv_nxt, self.queue.len().saturating_sub(since))
     }
 
     /// Whether reading has made so much room that the peer should be told.

@@ -56,7 +56,7 @@ impl Window {
     /// Fixes the window that a departing segment tells, and returns its field.
     ///
     /// `readable` is what the application has not read below `rcv_nxt`, `segment_size` the peer's
-    /// usual segment, both in bytes.
+    /// usual segment, both in bytes. The field counts from `rcv_nxt`.
     pub(super) fn advertise(
         &mut self,
         rcv_nxt: Offset,
@@ -64,7 +64,6 @@ impl Window {
         segment_size: usize,
     ) -> u16 {
         self.is_advertised = true;
-        let unit = 1_u64 << self.shift;
         let candidate = self.candidate(rcv_nxt, readable);
         // RFC 9293 §3.8.6.2.2: the right edge stays until it can move by the smaller of half the
         // buffer and one segment.
@@ -72,12 +71,26 @@ impl Window {
         if candidate >= self.right_edge + step {
             self.right_edge = candidate;
         }
-        let held = self.right_edge.saturating_since(rcv_nxt);
-        // RFC 9293 §3.8.6: the edge should not move left, but the field counts in units and RCV.NXT
-        // in bytes. Rounding up keeps the edge; it promises less than one unit more.
+        self.field_from(rcv_nxt, readable)
+    }
+
+    /// The field that repeats the present right edge in a segment that acknowledges `ack`, at or below
+    /// RCV.NXT. `unread` is what lies between the first unread byte and `ack`.
+    ///
+    /// A duplicate ACK tells no news: one with another window would be none (RFC 5681 §2, (e)).
+    pub(super) fn repeat(&mut self, ack: Offset, unread: usize) -> u16 {
+        self.is_advertised = true;
+        self.field_from(ack, unread)
+    }
+
+    fn field_from(&mut self, ack: Offset, unread: usize) -> u16 {
+        let unit = 1_u64 << self.shift;
+        let held = self.right_edge.saturating_since(ack);
+        // RFC 9293 §3.8.6: the edge should not move left, but the field counts in units and the
+        // acknowledgment number in bytes. Rounding up keeps the edge; it promises less than one unit more.
         let rounded = held.div_ceil(unit) * unit;
-        if rounded + readable as u64 <= self.capacity + self.slack() {
-            self.right_edge = self.right_edge.max(rcv_nxt + rounded);
+        if rounded + unread as u64 <= self.capacity + self.slack() {
+            self.right_edge = self.right_edge.max(ack + rounded);
             return field(rounded >> self.shift);
         }
         // Tiny segments to a reader that stands still would so push the edge on for ever. RFC 7323 §2.4

@@ -341,3 +341,25 @@ fn unacceptable_segments_and_demands_are_answered() {
     assert_eq!(test.segment(1_001, 0), Arrival::default());
     test.expect_no_ack();
 }
+
+/// RFC 5681 §2, (e): a duplicate ACK repeats the window; and it must not take the right edge back by
+/// counting the window from a number that it does not name.
+#[test]
+fn a_queued_report_repeats_the_right_edge() {
+    let mut test = ReceiverTest::with_capacity(9_984);
+    test.segment(1_001, MSS);
+    test.segment(2_001, MSS);
+    test.segment(1, MSS);
+    // The right edge is 1 + 9,984; units are 32.
+    for (ack, window) in [
+        (1, 9_984),
+        (1, 9_984),
+        (3_001, 6_984_u64.next_multiple_of(32)),
+    ] {
+        let report = test.receiver.next_ack();
+        assert_eq!(report.rcv_nxt.get(), ack);
+        assert_eq!(u64::from(test.receiver.advertise(&report)) * 32, window);
+        test.receiver.on_ack_sent();
+    }
+    test.expect_read(3_000);
+}

@@ -30,7 +30,9 @@ impl ReceiverTest {
             ack_delay: DELAY,
         });
         receiver.negotiate(5, true);
-        receiver.advertise();
+        let report = receiver.next_ack();
+        receiver.advertise(&report);
+        receiver.on_ack_sent();
         Self {
             receiver,
             now: Timestamp::ZERO,
@@ -101,7 +103,7 @@ impl ReceiverTest {
             .collect();
         assert_eq!((report.rcv_nxt.get(), &ranges[..]), (ack, sack));
         assert_eq!(report.has_dsack, has_dsack, "has_dsack");
-        self.receiver.advertise();
+        self.receiver.advertise(&report);
         self.receiver.on_ack_sent();
         self.receiver.check_invariants();
     }

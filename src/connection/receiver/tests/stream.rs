@@ -117,7 +117,8 @@ fn negotiation_keeps_what_the_syn_told() {
     assert_eq!(receiver.window_field_syn(), 65_535);
     assert_eq!(receiver.rcv_wnd(), 65_535);
     // 2^20 bytes are 2^15 units of 32.
-    assert_eq!(receiver.advertise(), 1 << 15);
+    let report = receiver.next_ack();
+    assert_eq!(receiver.advertise(&report), 1 << 15);
     assert_eq!(receiver.rcv_wnd(), 1 << 20);
     receiver.check_invariants();
 }
