@@ -1,5 +1,7 @@
 //! `Config` and its builder. Every default stands here with its reason; all validation happens in
-//! [`ConfigBuilder::build`], so that no code behind it checks again.
+//! [`ConfigBuilder::build`], by [`ranges`], so that no code behind it checks again.
+
+mod ranges;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +10,11 @@ use crate::congestion::CongestionControl;
 use crate::error::ConfigError;
 use crate::tap::TapFactory;
 
-/// Bytes of the fixed part of a segment's header (RFC 9293 §3.1).
-const HEADER_LEN: usize = 20;
-/// Largest UDP payload over IPv4: 65,535 less 20 bytes of IP and 8 of UDP.
-const MAX_DATAGRAM: usize = 65_507;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+/// Where a buffer that grows begins: four times what a peer of Ethernet's segment size has sent after two
+/// round trips (RFC 6928), and on a slow path, 1 Mbit/s, two seconds of data.
+const INITIAL_BUFFER: usize = 256 * KIB;
 
 /// What a socket does with a connection that is dropped without `shutdown`, with everything read.
 ///
@@ -61,6 +62,8 @@ pub struct Config {
     pub(crate) tail_loss_probe: bool,
     pub(crate) send_buffer: usize,
     pub(crate) receive_buffer: usize,
+    pub(crate) buffer_tuning: bool,
+    pub(crate) notsent_lowat: Option<usize>,
     pub(crate) datagram_size: usize,
     pub(crate) mss: u16,
     pub(crate) window_scaling: bool,
@@ -101,10 +104,12 @@ impl Default for Config {
             slow_start_after_idle: true,
             prr: true,
             tail_loss_probe: true,
-            // 300 ms at 100 Mbit/s, or 30 ms at 1 Gbit/s.
-            send_buffer: 4 * MIB,
-            // 100 ms at 1 Gbit/s is 12.5 MB; the next power of two. Memory is used only for what arrived.
-            receive_buffer: 16 * MIB,
+            // 100 ms at 1 Gbit/s is 12.5 MB. A loss that is repaired in one more round trip wants twice that on
+            // both sides; the next power of two. Memory is used only for what was written or arrived.
+            send_buffer: 32 * MIB,
+            receive_buffer: 32 * MIB,
+            buffer_tuning: true,
+            notsent_lowat: None,
             // The IPv6 minimum MTU of 1,280 less 40 bytes of IP and 8 of UDP: fits every path.
             datagram_size: 1_232,
             mss: 65_487,
@@ -163,6 +168,24 @@ impl Config {
             config: self.clone(),
         }
     }
+
+    /// The receive window before anything has arrived, in bytes.
+    pub(crate) fn initial_receive_buffer(&self) -> usize {
+        self.initial_buffer(self.receive_buffer)
+    }
+
+    /// The send buffer before anything was sent, in bytes.
+    pub(crate) fn initial_send_buffer(&self) -> usize {
+        self.initial_buffer(self.send_buffer)
+    }
+
+    fn initial_buffer(&self, largest: usize) -> usize {
+        if self.buffer_tuning {
+            largest.min(INITIAL_BUFFER)
+        } else {
+            largest
+        }
+    }
 }
 
 /// Builds a [`Config`]; made by [`Config::builder`].
@@ -208,17 +231,39 @@ impl ConfigBuilder {
     }
 
     /// Sets the largest number of bytes written and not yet acknowledged, 4 KiB to 1 GiB.
-    /// Default: 4 MiB. A write that finds the buffer full waits.
+    /// Default: 32 MiB, which is 1 Gbit/s at 100 ms and as much again. A write that finds the buffer full
+    /// waits. With [`buffer_tuning`](Self::buffer_tuning) the buffer begins at 256 KiB and grows to this as
+    /// the congestion window does, to twice the window.
     pub fn send_buffer(mut self, bytes: usize) -> Self {
         self.config.send_buffer = bytes;
         self
     }
 
-    /// Sets the largest receive window in bytes, 4 KiB to 1 GiB. Default: 16 MiB, which is 1 Gbit/s at
-    /// 130 ms. The window scale option follows from it (RFC 7323 §2.2). Without
-    /// [`window_scaling`](Self::window_scaling) at most 65,535 bytes are advertised.
+    /// Sets the largest receive window in bytes, 4 KiB to 1 GiB. Default: 32 MiB, which is 1 Gbit/s at
+    /// 100 ms and as much again, for what arrives while a loss is repaired. The window scale option follows
+    /// from it (RFC 7323 §2.2). Without [`window_scaling`](Self::window_scaling) at most 65,535 bytes are
+    /// advertised. With [`buffer_tuning`](Self::buffer_tuning) the window begins at 256 KiB and grows to this.
     pub fn receive_buffer(mut self, bytes: usize) -> Self {
         self.config.receive_buffer = bytes;
+        self
+    }
+
+    /// Lets the receive window grow with what the application reads per round trip, and the send buffer with
+    /// the congestion window, from 256 KiB to what [`receive_buffer`](Self::receive_buffer) and
+    /// [`send_buffer`](Self::send_buffer) allow; neither shrinks again. Default: true. Without it both have
+    /// their full size from the beginning.
+    pub fn buffer_tuning(mut self, enabled: bool) -> Self {
+        self.config.buffer_tuning = enabled;
+        self
+    }
+
+    /// Limits the bytes that were written and never sent, 4 KiB to 1 GiB, as `TCP_NOTSENT_LOWAT` does: a
+    /// write takes no more than this beyond what the windows let out, and one that waits goes on once half
+    /// of it has left. What is sent next can so be decided late, and the buffer holds little more than what
+    /// is under way. At least one segment is always taken. Default: `None`, the
+    /// [`send_buffer`](Self::send_buffer) alone decides.
+    pub fn notsent_lowat(mut self, bytes: Option<usize>) -> Self {
+        self.config.notsent_lowat = bytes;
         self
     }
 
@@ -425,8 +470,7 @@ impl ConfigBuilder {
     /// [`ConfigError`] names the first value that is out of range or contradicts another.
     pub fn build(self) -> Result<Config, ConfigError> {
         let c = &self.config;
-        check_numbers(c)?;
-        check_durations(c)?;
+        ranges::check(c)?;
         if c.min_rto > c.max_rto {
             return Err(ConfigError::Conflict {
                 field: "min_rto",
@@ -436,172 +480,6 @@ impl ConfigBuilder {
         }
         Ok(self.config)
     }
-}
-
-/// Checks every count and size; the unit stands with the range.
-fn check_numbers(c: &Config) -> Result<(), ConfigError> {
-    let segments = c.initial_window_segments as usize;
-    let checks: [(&'static str, usize, usize, usize, &'static str); 14] = [
-        ("initial_window", segments, 1, 1_000, "1 to 1000 segments"),
-        (
-            "send_buffer",
-            c.send_buffer,
-            4 * KIB,
-            1024 * MIB,
-            "4 KiB to 1 GiB",
-        ),
-        (
-            "receive_buffer",
-            c.receive_buffer,
-            4 * KIB,
-            1024 * MIB,
-            "4 KiB to 1 GiB",
-        ),
-        (
-            "datagram_size",
-            c.datagram_size,
-            512,
-            MAX_DATAGRAM,
-            "512 to 65507 bytes",
-        ),
-        (
-            "mss",
-            usize::from(c.mss),
-            64,
-            MAX_DATAGRAM - HEADER_LEN,
-            "64 to 65487 bytes",
-        ),
-        ("syn_retries", c.syn_retries as usize, 0, 255, "0 to 255"),
-        ("data_retries", c.data_retries as usize, 0, 255, "0 to 255"),
-        (
-            "keepalive_probes",
-            c.keepalive_probes as usize,
-            1,
-            255,
-            "1 to 255",
-        ),
-        (
-            "time_wait_capacity",
-            c.time_wait_capacity,
-            0,
-            1 << 24,
-            "0 to 2^24 records",
-        ),
-        ("backlog", c.backlog, 1, 1 << 20, "1 to 2^20 connections"),
-        (
-            "max_connections",
-            c.max_connections,
-            1,
-            1 << 24,
-            "1 to 2^24 connections",
-        ),
-        (
-            "max_memory",
-            c.max_memory,
-            64 * KIB,
-            usize::MAX,
-            "at least 64 KiB",
-        ),
-        (
-            "reset_rate_limit",
-            c.reset_rate_limit as usize,
-            0,
-            1_000_000,
-            "0 to 1000000",
-        ),
-        (
-            "challenge_ack_limit",
-            c.challenge_ack_limit as usize,
-            0,
-            1_000_000,
-            "0 to 1000000",
-        ),
-    ];
-    for (field, value, low, high, range) in checks {
-        if !(low..=high).contains(&value) {
-            return Err(ConfigError::OutOfRange {
-                field,
-                value: value.to_string(),
-                range,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Checks every duration; `None` is always accepted where it is offered.
-fn check_durations(c: &Config) -> Result<(), ConfigError> {
-    let tick = Duration::from_millis(1);
-    let minute = Duration::from_secs(60);
-    let (zero, ever) = (Duration::ZERO, Duration::MAX);
-    let half_second = Duration::from_millis(500);
-    let checks: [(
-        &'static str,
-        Option<Duration>,
-        Duration,
-        Duration,
-        &'static str,
-    ); 11] = [
-        (
-            "ack_delay",
-            Some(c.ack_delay),
-            zero,
-            half_second,
-            "0 to 500 ms",
-        ),
-        (
-            "initial_rto",
-            Some(c.initial_rto),
-            tick,
-            minute,
-            "1 ms to 60 s",
-        ),
-        ("min_rto", Some(c.min_rto), tick, minute, "1 ms to 60 s"),
-        (
-            "max_rto",
-            Some(c.max_rto),
-            Duration::from_secs(1),
-            10 * minute,
-            "1 s to 10 min",
-        ),
-        ("linger", Some(c.linger), zero, 60 * minute, "0 to 1 h"),
-        (
-            "time_wait",
-            Some(c.time_wait),
-            zero,
-            4 * minute,
-            "0 to 4 min",
-        ),
-        (
-            "keepalive_interval",
-            Some(c.keepalive_interval),
-            tick,
-            ever,
-            "at least 1 ms",
-        ),
-        (
-            "connect_timeout",
-            c.connect_timeout,
-            tick,
-            ever,
-            "at least 1 ms",
-        ),
-        ("user_timeout", c.user_timeout, tick, ever, "at least 1 ms"),
-        ("keepalive", c.keepalive, tick, ever, "at least 1 ms"),
-        ("idle_timeout", c.idle_timeout, tick, ever, "at least 1 ms"),
-    ];
-    for (field, value, low, high, range) in checks {
-        if let Some(value) = value
-            && !(low..=high).contains(&value)
-        {
-            return Err(ConfigError::OutOfRange {
-                field,
-                value: format!("{value:?}"),
-                range,
-            });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,57 +6,70 @@ use crate::connection::State;
 
 /// A snapshot of one connection, comparable to Linux's `struct tcp_info`.
 ///
-/// Counters start at 0 when the connection is made and never decrease.
+/// Counters start at 0 when the connection is made and never decrease. Reading one takes the endpoint's lock
+/// and copies numbers that are kept anyway. Each field says its unit, and where the number comes from: the
+/// RFC that defines it, or what is counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStats {
     /// State of RFC 9293 §3.3.2.
     pub state: State,
-    /// Smoothed RTT (RFC 6298 §2), `None` before the first sample.
+    /// Smoothed RTT (RFC 6298 §2), `None` before the first sample. Samples come from ACKs of what was sent
+    /// once, and from echoed timestamps (RFC 7323 §4).
     pub srtt: Option<Duration>,
     /// RTT variation (RFC 6298 §2), `None` before the first sample.
     pub rttvar: Option<Duration>,
-    /// Smallest RTT sample, `None` before the first one.
+    /// Smallest RTT sample of the connection, `None` before the first one.
     pub min_rtt: Option<Duration>,
     /// Newest RTT sample, `None` before the first one.
     pub latest_rtt: Option<Duration>,
-    /// Retransmission timeout, back-off included.
+    /// Retransmission timeout (RFC 6298 §2), back-off included.
     pub rto: Duration,
-    /// Congestion window in bytes.
+    /// Congestion window in bytes (RFC 5681 §2), as the controller says.
     pub cwnd: u64,
-    /// Slow-start threshold in bytes, `u64::MAX` while none is set.
+    /// Slow-start threshold in bytes (RFC 5681 §3.1), as the controller says; `u64::MAX` while none is set.
     pub ssthresh: u64,
     /// Bytes sent and not yet acknowledged cumulatively (RFC 5681 §2).
     pub flight_size: u64,
-    /// Bytes estimated in the network (`pipe`, RFC 6675 §2).
+    /// Bytes estimated in the network (`pipe`, RFC 6675 §2): the flight without what was SACKed or lost.
     pub bytes_in_flight: u64,
     /// Departure rate in bytes per second, `None` while the controller does not pace.
     pub pacing_rate: Option<u64>,
-    /// Latest delivery-rate sample in bytes per second, 0 before the first.
+    /// Latest delivery-rate sample in bytes per second (draft-ietf-ccwg-bbr §4.1), 0 before the first.
     pub delivery_rate: u64,
     /// Whether that sample was limited by the application.
     pub is_app_limited: bool,
-    /// Effective send MSS in bytes, options subtracted.
+    /// Effective send MSS in bytes (RFC 9293 §3.7.1), options subtracted.
     pub mss: usize,
-    /// Largest UDP payload sent, in bytes.
+    /// Largest UDP payload sent, in bytes: the path MTU less the headers of IP and UDP.
     pub datagram_size: usize,
-    /// Peer's window in bytes.
+    /// Peer's window in bytes (SND.WND, RFC 9293 §3.3.1).
     pub snd_wnd: u64,
-    /// Window that we advertise, in bytes.
+    /// Window that we advertise, in bytes (RCV.WND, RFC 9293 §3.3.1).
     pub rcv_wnd: u64,
     /// Bytes written by the application and not yet acknowledged.
     pub send_buffer_bytes: usize,
+    /// Bytes that may be so at most now; grows with `cwnd`
+    /// ([`buffer_tuning`](crate::ConfigBuilder::buffer_tuning)).
+    pub send_buffer_size: usize,
+    /// Bytes written by the application and never sent.
+    pub unsent_bytes: usize,
     /// Bytes received, in order, and not yet read by the application.
     pub receive_buffer_bytes: usize,
-    /// Bytes received out of order.
+    /// Bytes that may wait for the application at most now; grows with what it reads per round trip
+    /// ([`buffer_tuning`](crate::ConfigBuilder::buffer_tuning)).
+    pub receive_buffer_size: usize,
+    /// Bytes received out of order and held.
     pub out_of_order_bytes: usize,
+    /// Bytes of memory that the buffers of both directions hold, overhead included.
+    pub memory_bytes: usize,
     /// Segments sent, of every kind, retransmissions included.
     pub segments_sent: u64,
     /// Segments received and accepted by the integrity check.
     pub segments_received: u64,
-    /// Segments with payload, SYN or FIN that had been sent before.
+    /// Segments sent with payload, SYN or FIN that had been sent before.
     pub segments_retransmitted: u64,
-    /// Segments declared lost.
+    /// Segments declared lost (RFC 6675, RFC 8985, or by timeout), whether they proved so or not.
     pub segments_lost: u64,
     /// Segments received whose payload had already arrived.
     pub segments_duplicate: u64,
@@ -64,33 +77,33 @@ pub struct ConnectionStats {
     pub segments_out_of_order: u64,
     /// Payload bytes sent, retransmissions included.
     pub bytes_sent: u64,
-    /// Payload bytes acknowledged by the peer.
+    /// Payload bytes acknowledged by the peer, cumulatively.
     pub bytes_acked: u64,
     /// Payload bytes received in order.
     pub bytes_received: u64,
     /// Payload bytes sent again.
     pub bytes_retransmitted: u64,
-    /// Expiries of the retransmission timer.
+    /// Expiries of the retransmission timer (RFC 6298 §5).
     pub rto_count: u64,
-    /// Entries into fast recovery.
+    /// Entries into fast recovery (RFC 5681 §3.2, RFC 6675 §5).
     pub fast_recovery_count: u64,
     /// Tail loss probes sent (RFC 8985 §7).
     pub tlp_count: u64,
-    /// Losses that a tail loss probe repaired.
+    /// Losses that a tail loss probe repaired (RFC 8985 §7.4).
     pub tlp_repair_count: u64,
     /// Retransmitted segments that the peer reported as duplicates (RFC 2883).
     pub segments_spurious: u64,
     /// Reductions of the congestion window that proved spurious and were taken back (RFC 4015).
     pub undo_count: u64,
-    /// ACKs by which segments proved to have been reordered on their way to the peer.
+    /// ACKs by which segments proved to have been reordered on their way to the peer (RFC 8985 §6.2).
     pub reordering_count: u64,
     /// How late a segment that others have overtaken may be before it counts as lost (RFC 8985 §6.2),
     /// `None` without SACK.
     pub reordering_window: Option<Duration>,
-    /// Zero-window probes sent.
+    /// Zero-window probes sent (RFC 9293 §3.8.6.1).
     pub zero_window_probes: u64,
-    /// Keepalive probes sent, and those by which a client asks whether the handshake's last ACK has
-    /// arrived.
+    /// Keepalive probes sent (RFC 9293 §3.8.4), and those by which a client asks whether the handshake's last
+    /// ACK has arrived.
     pub keepalive_probes: u64,
     /// Segments dropped because they failed a check of RFC 9293 §3.10.7 or RFC 5961.
     pub segments_unacceptable: u64,
@@ -99,6 +112,18 @@ pub struct ConnectionStats {
     pub acks_of_unsent_data: u64,
     /// Challenge ACKs sent (RFC 5961).
     pub challenge_acks: u64,
+    /// Time during which sending waited for the congestion window. This and the four below are counted from
+    /// the end of the handshake to the end of the connection, and add up to that time.
+    pub cwnd_limited_time: Duration,
+    /// Time during which sending waited for the peer's window.
+    pub rwnd_limited_time: Duration,
+    /// Time during which everything written was sent and the application waited for room in the send buffer.
+    pub send_buffer_limited_time: Duration,
+    /// Time during which the application had nothing to send, or so little that Nagle's algorithm held it
+    /// back.
+    pub app_limited_time: Duration,
+    /// Time during which sending waited for the pacer.
+    pub pacing_limited_time: Duration,
 }
 
 /// A snapshot of one endpoint: what its UDP socket saw and what it dropped, by cause.

@@ -197,7 +197,7 @@ async fn a_writer_whose_peer_is_killed_times_out_within_the_user_timeout() {
         kill_under_a_writer("drain", config.clone(), |stats| stats.bytes_acked
             > 1_000_000),
         kill_under_a_writer("hold", config, |stats| {
-            stats.snd_wnd == 0 && stats.send_buffer_bytes == SEND_BUFFER
+            stats.snd_wnd == 0 && stats.send_buffer_bytes > SEND_BUFFER / 2
         })
     );
     for (name, (error, elapsed)) in [("in full flow", in_flow), ("blocked", closed_window)] {

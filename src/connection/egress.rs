@@ -10,9 +10,10 @@ use std::ops::Range;
 use tracing::trace;
 
 use crate::Timestamp;
+use crate::connection::limits::Limit;
 use crate::connection::receiver::AckReport;
 use crate::connection::sender::Plan;
-use crate::connection::{Connection, Offset, State, Transmit};
+use crate::connection::{Connection, Event, Offset, State, Transmit};
 use crate::wire::{
     Flags, HEADER_LEN, Header, Integrity, MAX_OPTIONS_LEN, Options, SackBlock, SackBlocks,
     SeqNumber, seal,
@@ -144,8 +145,15 @@ impl Connection {
         max_segments: usize,
         buf: &mut [u8],
     ) -> Option<Transmit> {
-        let transmit = self.next_run(now, max_segments.max(1), buf)?;
+        let Some(transmit) = self.next_run(now, max_segments.max(1), buf) else {
+            self.note_limit(now);
+            return None;
+        };
         self.counters.segments_sent += transmit.segments as u64;
+        if self.sender.take_writable() {
+            // What has left makes room under the limit on what is not sent.
+            self.events.push(Event::Writable);
+        }
         trace!(
             segments = transmit.segments,
             len = transmit.len,
@@ -179,6 +187,23 @@ impl Connection {
                     || self.receiver.has_window_update()
                     || (self.state != State::TimeWait && self.sender.has_unsent())
             }
+        }
+    }
+
+    /// There is nothing to send now: notes what holds the connection back from here on.
+    fn note_limit(&mut self, now: Timestamp) {
+        match self.state {
+            State::Closed => self.limits.stop(now),
+            // Both sides have finished.
+            State::TimeWait => self.limits.set(now, Limit::Application),
+            State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => self.limits.set(now, Limit::of(&self.sender)),
         }
     }
 

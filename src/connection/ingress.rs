@@ -170,6 +170,8 @@ impl Connection {
         }
         self.confirmation = Confirmation::begin(now, handshake.is_passive, &negotiated);
         self.negotiated = Some(negotiated);
+        self.limits.start(now);
+        self.measure_round_trip();
         self.adapt_ack_delay();
         self.state.on_established();
         self.events.push(Event::Connected);
@@ -400,7 +402,10 @@ impl Connection {
                 ecn_echo: false,
             };
             let was_fin_acked = self.sender.is_fin_acked();
-            let _ = self.sender.on_ack(now, &arrival);
+            let outcome = self.sender.on_ack(now, &arrival);
+            if outcome.made_progress && !negotiated.timestamps {
+                self.measure_round_trip();
+            }
             self.adapt_ack_delay();
             self.sender.update_window(placed.start, ack, window);
             if self.sender.take_writable() {
@@ -441,6 +446,13 @@ impl Connection {
         if let Some(min_rtt) = self.sender.recovery().rtt().min_rtt() {
             let delay = MIN_ACK_DELAY.max(min_rtt / 4);
             self.receiver.set_ack_delay(most.min(delay));
+        }
+    }
+
+    /// Tells the receiver of the sender's newest RTT sample.
+    fn measure_round_trip(&mut self) {
+        if let Some(sample) = self.sender.recovery().rtt().latest_rtt() {
+            self.receiver.on_rtt_sample(sample);
         }
     }
 
@@ -491,6 +503,14 @@ impl Connection {
             self.reset_peer();
             self.close_with(ConnectionError::Aborted);
             return;
+        }
+        let timestamps = segment.header.options.timestamps;
+        let uses_timestamps = self.negotiated.is_some_and(|agreed| agreed.timestamps);
+        if let Some(timestamps) = timestamps.filter(|_| uses_timestamps)
+            && let Some(sample) = self.echoed_rtt(now, timestamps.tsecr)
+        {
+            // From our ACK to what the peer sent after it.
+            self.receiver.on_rtt_sample(sample);
         }
         let arrival =
             self.receiver

@@ -25,6 +25,7 @@ mod egress;
 mod expiry;
 mod handshake;
 mod ingress;
+mod limits;
 mod offset;
 mod range_set;
 mod receiver;
@@ -44,6 +45,7 @@ use bytes::Bytes;
 use self::egress::Outbox;
 use self::handshake::{Confirmation, Handshake};
 pub use self::handshake::{Negotiated, own_extension, window_shift};
+use self::limits::{Limit, LimitClock};
 pub use self::offset::Offset;
 #[cfg(any(fuzzing, feature = "__internals"))]
 pub use self::receiver::fuzz::fuzz_assembler;
@@ -151,6 +153,7 @@ pub struct Connection {
     ending: Ending,
     events: Events,
     counters: Counters,
+    limits: LimitClock,
 }
 
 /// Counters that belong to neither sender nor receiver.
@@ -281,7 +284,8 @@ impl Connection {
             negotiated: None,
             sender: Sender::new(&config),
             receiver: Receiver::new(&ReceiverParams {
-                capacity: config.receive_buffer,
+                capacity: config.initial_receive_buffer(),
+                max_capacity: config.receive_buffer,
                 ack_delay: config.ack_delay,
             }),
             timestamp_offset: params.timestamp_offset,
@@ -299,6 +303,7 @@ impl Connection {
             ending: Ending::default(),
             events: Events::default(),
             counters: Counters::default(),
+            limits: LimitClock::new(),
             config,
         }
     }
@@ -355,9 +360,11 @@ impl Connection {
     /// # Errors
     ///
     /// [`WriteError`]; nothing was taken.
-    pub fn write(&mut self, _now: Timestamp, data: &[u8]) -> Result<usize, WriteError> {
+    pub fn write(&mut self, now: Timestamp, data: &[u8]) -> Result<usize, WriteError> {
         self.may_write()?;
-        match self.sender.write(data) {
+        let taken = self.sender.write(data);
+        self.note_full_buffer(now);
+        match taken {
             0 if !data.is_empty() => Err(WriteError::Blocked),
             taken => Ok(taken),
         }
@@ -369,12 +376,22 @@ impl Connection {
     /// # Errors
     ///
     /// [`WriteError`]; nothing was taken.
-    pub fn write_chunk(&mut self, _now: Timestamp, data: &mut Bytes) -> Result<usize, WriteError> {
+    pub fn write_chunk(&mut self, now: Timestamp, data: &mut Bytes) -> Result<usize, WriteError> {
         self.may_write()?;
         let was_empty = data.is_empty();
-        match self.sender.write_chunk(data) {
+        let taken = self.sender.write_chunk(data);
+        self.note_full_buffer(now);
+        match taken {
             0 if !was_empty => Err(WriteError::Blocked),
             taken => Ok(taken),
+        }
+    }
+
+    /// Notes that the buffer is what sending waits for, if all that it holds is under way. A write that finds
+    /// it full gives nothing to send, so that nobody asks what holds the connection back.
+    fn note_full_buffer(&mut self, now: Timestamp) {
+        if self.sender.is_writer_waiting() && !self.sender.has_unsent() {
+            self.limits.set(now, Limit::SendBuffer);
         }
     }
 
@@ -395,13 +412,16 @@ impl Connection {
     ///
     /// [`ReadError`] when there is nothing to read. An error of the connection is reported after the
     /// bytes that arrived before it.
-    pub fn read(&mut self, _now: Timestamp, buf: &mut [u8]) -> Result<usize, ReadError> {
+    pub fn read(&mut self, now: Timestamp, buf: &mut [u8]) -> Result<usize, ReadError> {
         if buf.is_empty() {
             return Ok(0);
         }
         match self.receiver.read(buf) {
             0 => self.nothing_to_read().map(|()| 0),
-            taken => Ok(taken),
+            taken => {
+                self.receiver.on_consumed(now, taken);
+                Ok(taken)
+            }
         }
     }
 
@@ -410,10 +430,13 @@ impl Connection {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn read_chunk(&mut self, _now: Timestamp, max: usize) -> Result<Option<Bytes>, ReadError> {
+    pub fn read_chunk(&mut self, now: Timestamp, max: usize) -> Result<Option<Bytes>, ReadError> {
         match self.receiver.read_chunk(max) {
             None => self.nothing_to_read().map(|()| None),
-            chunk => Ok(chunk),
+            Some(chunk) => {
+                self.receiver.on_consumed(now, chunk.len());
+                Ok(Some(chunk))
+            }
         }
     }
 
@@ -448,6 +471,20 @@ impl Connection {
     /// Turns Nagle's algorithm off or on; turning it off pushes out what it holds back.
     pub fn set_nodelay(&mut self, _now: Timestamp, nodelay: bool) {
         self.sender.set_nodelay(nodelay);
+    }
+
+    /// Limits the bytes that were written and never sent; `None` leaves it to the buffer. A higher limit
+    /// may let a writer go on that waits.
+    pub fn set_notsent_lowat(&mut self, _now: Timestamp, limit: Option<usize>) {
+        self.sender.set_notsent_lowat(limit);
+        if self.sender.take_writable() {
+            self.events.push(Event::Writable);
+        }
+    }
+
+    /// Returns the limit on bytes that were written and never sent.
+    pub fn notsent_lowat(&self) -> Option<usize> {
+        self.sender.notsent_lowat()
     }
 
     /// Says whether Nagle's algorithm is off.

@@ -1,13 +1,23 @@
 //! The statistics that a connection shows.
 
-use crate::ConnectionStats;
 use crate::congestion::RateSample;
 use crate::connection::Connection;
+use crate::connection::limits::Limit;
 use crate::wire::HEADER_LEN;
+use crate::{ConnectionStats, Timestamp};
 
 impl Connection {
-    /// Returns a snapshot of what the connection has counted and estimated.
+    /// Returns a snapshot of what the connection has counted and estimated, as of its latest event.
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "__internals")),
+        allow(dead_code, reason = "reached through `internals` only")
+    )]
     pub fn stats(&self) -> ConnectionStats {
+        self.stats_at(self.limits.latest())
+    }
+
+    /// Returns the same as of `now`.
+    pub fn stats_at(&self, now: Timestamp) -> ConnectionStats {
         let recovery = self.sender.recovery();
         let rtt = recovery.rtt();
         let counted = recovery.counters();
@@ -34,7 +44,10 @@ impl Connection {
             snd_wnd: self.sender.snd_wnd(),
             rcv_wnd: self.receiver.rcv_wnd(),
             send_buffer_bytes: self.sender.buffered(),
+            send_buffer_size: self.sender.buffer_capacity(),
+            unsent_bytes: usize::try_from(self.sender.unsent()).unwrap_or(usize::MAX),
             receive_buffer_bytes: self.receiver.readable_bytes(),
+            receive_buffer_size: self.receiver.capacity(),
             out_of_order_bytes: self.receiver.out_of_order_bytes(),
             segments_sent: self.counters.segments_sent,
             segments_received: self.counters.segments_received,
@@ -61,6 +74,12 @@ impl Connection {
             segments_unacceptable: self.counters.segments_unacceptable,
             acks_of_unsent_data: self.counters.acks_of_unsent_data,
             challenge_acks: self.counters.challenge_acks,
+            memory_bytes: self.memory(),
+            cwnd_limited_time: self.limits.time(now, Limit::Congestion),
+            rwnd_limited_time: self.limits.time(now, Limit::PeerWindow),
+            send_buffer_limited_time: self.limits.time(now, Limit::SendBuffer),
+            app_limited_time: self.limits.time(now, Limit::Application),
+            pacing_limited_time: self.limits.time(now, Limit::Pacing),
         }
     }
 }

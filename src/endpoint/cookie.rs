@@ -282,9 +282,9 @@ mod tests {
         assert_eq!(iss, syn_ack.seq);
         assert_eq!(negotiated.peer_mss, 1_220);
         assert_eq!(negotiated.snd_window_shift, 9);
-        // 16 MiB needs a shift of 9: 16,777,216 >> 8 is 65,536, one too many.
-        assert_eq!(negotiated.rcv_window_shift, 9);
-        assert_eq!(syn_ack.options.window_scale, Some(9));
+        // 32 MiB needs a shift of 10: 33,554,432 >> 9 is 65,536, one too many.
+        assert_eq!(negotiated.rcv_window_shift, 10);
+        assert_eq!(syn_ack.options.window_scale, Some(10));
         assert!(negotiated.window_scaling && negotiated.timestamps && negotiated.sack);
         assert_eq!(
             negotiated.extension.map(|extension| extension.features),

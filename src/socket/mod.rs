@@ -296,6 +296,26 @@ impl ReliableUdpSocket {
         self.stream.set_nodelay(nodelay)
     }
 
+    /// Returns the limit on bytes that were written and never sent.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) if the endpoint is gone.
+    pub fn notsent_lowat(&self) -> io::Result<Option<usize>> {
+        self.stream.notsent_lowat()
+    }
+
+    /// Limits the bytes that were written and never sent, as
+    /// [`ConfigBuilder::notsent_lowat`](crate::ConfigBuilder::notsent_lowat) does. Here any number is taken;
+    /// at least one segment may always wait. What waits already stays.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) if the endpoint is gone.
+    pub fn set_notsent_lowat(&self, bytes: Option<usize>) -> io::Result<()> {
+        self.stream.set_notsent_lowat(bytes)
+    }
+
     /// Returns a snapshot of what the connection has counted and measured; after its end, the last one.
     pub fn stats(&self) -> ConnectionStats {
         self.stream.stats()

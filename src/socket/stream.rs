@@ -293,6 +293,21 @@ impl Stream {
             .inspect(|core| core.connection(self.id).map(Connection::nodelay))?)
     }
 
+    pub(crate) fn set_notsent_lowat(&self, limit: Option<usize>) -> io::Result<()> {
+        self.handle.enter(|core, now, _| {
+            core.with_connection(now, self.id, |connection| {
+                connection.set_notsent_lowat(now, limit);
+            })
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn notsent_lowat(&self) -> io::Result<Option<usize>> {
+        Ok(self
+            .handle
+            .inspect(|core| core.connection(self.id).map(Connection::notsent_lowat))?)
+    }
+
     pub(crate) fn local_port(&self) -> io::Result<u16> {
         Ok(self
             .handle
@@ -307,8 +322,12 @@ impl Stream {
 
     pub(crate) fn stats(&self) -> ConnectionStats {
         // A connection stays in the endpoint until its handle, this one, is dropped.
+        let now = self.handle.clock().now();
         self.handle
-            .inspect(|core| core.endpoint.connection(self.id).map(Connection::stats))
+            .inspect(|core| {
+                let connection = core.endpoint.connection(self.id)?;
+                Some(connection.stats_at(now))
+            })
             .unwrap_or_default()
     }
 

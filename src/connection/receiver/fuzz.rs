@@ -30,7 +30,13 @@ pub fn fuzz_assembler(data: &[u8]) {
         2 => 65_535,
         _ => 1 << 20,
     };
-    let mut pair = Pair::new(capacity, input.byte() % 15, input.byte().is_multiple_of(2));
+    let growth = input.byte() % 8;
+    let mut pair = Pair::new(
+        capacity,
+        capacity << growth.min(5),
+        input.byte() % 15,
+        input.byte().is_multiple_of(2),
+    );
     while !input.data.is_empty() {
         pair.step(&mut input);
         pair.check();
@@ -42,7 +48,7 @@ pub fn fuzz_assembler(data: &[u8]) {
 /// The receiver and the model of it.
 struct Pair {
     receiver: Receiver,
-    capacity: u64,
+    max_capacity: u64,
     shift: u8,
     operation: u64,
     now: Timestamp,
@@ -61,16 +67,18 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(capacity: usize, shift: u8, sack: bool) -> Self {
+    fn new(capacity: usize, max_capacity: usize, shift: u8, sack: bool) -> Self {
         let ack_delay = Duration::from_millis(25);
         let mut receiver = Receiver::new(&ReceiverParams {
             capacity,
+            max_capacity,
             ack_delay,
         });
         receiver.negotiate(shift, sack);
+        receiver.on_rtt_sample(Duration::from_millis(20));
         Self {
             receiver,
-            capacity: capacity as u64,
+            max_capacity: max_capacity as u64,
             shift,
             operation: 0,
             now: Timestamp::ZERO,
@@ -226,6 +234,7 @@ impl Pair {
             bytes.len()
         );
         assert_eq!(bytes, peeked[..bytes.len()], "peek and read differ");
+        self.receiver.on_consumed(self.now, bytes.len());
         for byte in bytes {
             assert_eq!(self.unread.pop_front(), Some(byte), "byte read");
         }
@@ -308,7 +317,8 @@ impl Pair {
         let edge = self.rcv_nxt + receiver.rcv_wnd();
         assert!(edge >= self.right_edge, "the right edge moved left");
         self.right_edge = edge;
-        let promised = self.capacity + (self.capacity / 4).max(1 << self.shift);
+        let limit = self.max_capacity;
+        let promised = limit + (limit / 4).max(1 << self.shift);
         let memory = receiver.memory() as u64;
         assert!(
             memory <= 2 * promised + MEMORY_BESIDE,

@@ -1,17 +1,19 @@
 //! `Receiver`: what the peer sent, until the application has read it.
 //!
 //! Keeps RCV.NXT and RCV.WND (RFC 9293 §3.3.1), puts the stream into order, decides when to
-//! acknowledge and with which SACK blocks ([`ack`]), and how much the peer may send ([`window`]).
+//! acknowledge and with which SACK blocks ([`ack`]), and how much the peer may send ([`window`],
+//! [`tuning`]).
 //! Bytes ahead of a gap wait in the [`assembler`], readable ones in the [`queue`].
 //!
 //! Left out on purpose: sequence-number checks that need the connection's state (RFC 9293 §3.10.7.4
-//! steps other than trimming), timestamps, and resizing of the buffer.
+//! steps other than trimming) and timestamps.
 
 mod ack;
 mod assembler;
 #[cfg(any(test, fuzzing, feature = "__internals"))]
 pub mod fuzz;
 mod queue;
+mod tuning;
 mod window;
 
 #[cfg(test)]
@@ -26,6 +28,7 @@ use self::ack::AckPolicy;
 pub use self::ack::{AckReport, SackRanges};
 use self::assembler::{Assembler, Insertion};
 use self::queue::ReceiveQueue;
+use self::tuning::Tuning;
 use self::window::Window;
 use crate::connection::offset::Offset;
 use crate::timestamp::Timestamp;
@@ -34,8 +37,10 @@ use crate::timestamp::Timestamp;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ReceiverParams {
-    /// Largest number of bytes that wait for the reader, and so the largest window, in bytes.
+    /// Largest number of bytes that wait for the reader, and so the largest window, in bytes: at first,
     pub capacity: usize,
+    /// and as it may grow.
+    pub max_capacity: usize,
     /// Longest delay of an ACK; zero acknowledges every segment at once.
     pub ack_delay: Duration,
 }
@@ -87,6 +92,7 @@ pub struct Receiver {
     assembler: Assembler,
     acks: AckPolicy,
     window: Window,
+    tuning: Tuning,
     counters: ReceiverCounters,
 }
 
@@ -115,7 +121,8 @@ impl Receiver {
             queue: ReceiveQueue::default(),
             assembler: Assembler::default(),
             acks: AckPolicy::new(params.ack_delay),
-            window: Window::new(params.capacity),
+            window: Window::new(params.capacity, params.max_capacity),
+            tuning: Tuning::new(),
             counters: ReceiverCounters::default(),
         }
     }
@@ -254,6 +261,28 @@ impl Receiver {
     /// present `rcv_nxt`. Ends the delay if it said the present `rcv_nxt`.
     pub fn on_ack_sent(&mut self) {
         self.acks.on_sent(self.rcv_nxt);
+    }
+
+    /// Takes a measurement of the round-trip time, which the growth of the window goes by.
+    pub fn on_rtt_sample(&mut self, sample: Duration) {
+        self.tuning.on_rtt_sample(sample);
+    }
+
+    /// The application has consumed `bytes` that it read: the window may grow.
+    pub fn on_consumed(&mut self, now: Timestamp, bytes: usize) {
+        let segment_size = self.acks.segment_size() as u64;
+        let capacity = self.window.capacity();
+        let wanted = self
+            .tuning
+            .on_consumed(now, bytes as u64, capacity, segment_size);
+        if let Some(wanted) = wanted {
+            self.window.grow_to(wanted);
+        }
+    }
+
+    /// Bytes that may wait for the reader now.
+    pub fn capacity(&self) -> usize {
+        usize::try_from(self.window.capacity()).unwrap_or(usize::MAX)
     }
 
     /// Moves readable bytes to `buf`; returns how many.

@@ -1,7 +1,7 @@
 //! The advertised window: how far the peer may send, and when it is worth telling it of more room.
 //!
 //! Follows RFC 9293 §3.8.6 (window management, silly-window avoidance of the receiver) and RFC 7323
-//! §2 (scaling). Left out on purpose: growing the buffer with the peer's rate; the capacity is fixed.
+//! §2 (scaling). How large it should be is [`tuning`](super::tuning)'s to find; here it only grows.
 
 use crate::connection::offset::Offset;
 
@@ -13,12 +13,15 @@ const FIELD_MAX: u64 = 65_535;
 /// The receive window.
 ///
 /// Invariants:
+/// - `capacity` never shrinks, and never exceeds `max_capacity` but for what it was made with;
 /// - `right_edge` never moves left and is never left of what the peer was told;
 /// - it is at most `capacity` plus [`slack`](Self::slack) beyond the first unread byte.
 #[derive(Debug)]
 pub(super) struct Window {
     /// Bytes that may wait for the reader.
     capacity: u64,
+    /// What that may grow to.
+    max_capacity: u64,
     /// Our receive shift (RFC 7323 §2.2): `Rcv.Wind.Shift`.
     shift: u8,
     /// First offset that is not accepted.
@@ -28,11 +31,13 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// A window of `capacity` bytes, of which a SYN advertises what fits its unscaled field.
-    pub(super) fn new(capacity: usize) -> Self {
+    /// A window of `capacity` bytes, of which a SYN advertises what fits its unscaled field; it may grow to
+    /// `max_capacity`.
+    pub(super) fn new(capacity: usize, max_capacity: usize) -> Self {
         let capacity = capacity as u64;
         Self {
             capacity,
+            max_capacity: max_capacity as u64,
             shift: 0,
             right_edge: Offset::FIRST + capacity.min(FIELD_MAX),
             is_advertised: false,
@@ -47,6 +52,16 @@ impl Window {
     /// RFC 7323 §2.2: the window in a segment with SYN is never scaled.
     pub(super) fn field_syn(&self) -> u16 {
         u16::try_from(self.capacity).unwrap_or(u16::MAX)
+    }
+
+    /// Bytes that may wait for the reader now.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Grows to `wanted` bytes, as far as is allowed. The right edge moves with the next advertisement.
+    pub(super) fn grow_to(&mut self, wanted: u64) {
+        self.capacity = self.capacity.max(wanted.min(self.max_capacity));
     }
 
     pub(super) fn right_edge(&self) -> Offset {

@@ -25,7 +25,8 @@ const MAX_SPARE: usize = 16;
 /// Invariants:
 /// - chunks are contiguous: each begins where the one before it ends, the last ends at `end`;
 /// - no chunk is empty, and the first one reaches beyond `start`;
-/// - `end - start` never exceeds `capacity`.
+/// - `end - start` never exceeds `capacity`, which never shrinks;
+/// - `memory` is the sum over all chunks.
 #[derive(Debug)]
 pub struct SendBuffer {
     chunks: VecDeque<Chunk>,
@@ -34,6 +35,10 @@ pub struct SendBuffer {
     /// One past the newest byte.
     end: Offset,
     capacity: usize,
+    /// What `capacity` may grow to.
+    max_capacity: usize,
+    /// Bytes of memory of the chunks, spare ones not included.
+    memory: usize,
     spare: Vec<Vec<u8>>,
 }
 
@@ -65,6 +70,13 @@ impl Data {
             Self::Shared(data) => data,
         }
     }
+
+    fn memory(&self) -> usize {
+        match self {
+            Self::Copied(data) => data.capacity(),
+            Self::Shared(data) => data.len(),
+        }
+    }
 }
 
 impl Chunk {
@@ -74,13 +86,16 @@ impl Chunk {
 }
 
 impl SendBuffer {
-    /// Makes an empty buffer for at most `capacity` bytes, whose first byte has offset 1.
-    pub fn new(capacity: usize) -> Self {
+    /// Makes an empty buffer for at most `capacity` bytes, which may grow to `max_capacity`; its first byte
+    /// has offset 1.
+    pub fn new(capacity: usize, max_capacity: usize) -> Self {
         Self {
             chunks: VecDeque::new(),
             start: Offset::FIRST,
             end: Offset::FIRST,
             capacity,
+            max_capacity,
+            memory: 0,
             spare: Vec::new(),
         }
     }
@@ -100,22 +115,20 @@ impl SendBuffer {
         self.capacity.saturating_sub(self.len())
     }
 
-    /// Returns the largest number of bytes held.
+    /// Returns the largest number of bytes that may be held now.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
+    /// Grows to `wanted` bytes, as far as is allowed.
+    pub fn grow_to(&mut self, wanted: u64) {
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        self.capacity = self.capacity.max(wanted.min(self.max_capacity));
+    }
+
     /// Returns the bytes of memory held, spare chunks included.
     pub fn memory(&self) -> usize {
-        let chunks: usize = self
-            .chunks
-            .iter()
-            .map(|chunk| match &chunk.data {
-                Data::Copied(data) => data.capacity(),
-                Data::Shared(data) => data.len(),
-            })
-            .sum();
-        chunks + self.spare.iter().map(Vec::capacity).sum::<usize>()
+        self.memory + self.spare.iter().map(Vec::capacity).sum::<usize>()
     }
 
     /// Copies a prefix of `data` in, as much as there is room for, and returns its length.
@@ -132,6 +145,7 @@ impl SendBuffer {
             };
             if room == 0 {
                 let chunk = self.fresh_chunk(rest.len());
+                self.memory += chunk.capacity();
                 self.chunks.push_back(Chunk {
                     start: self.end,
                     data: Data::Copied(chunk),
@@ -152,16 +166,17 @@ impl SendBuffer {
         taken
     }
 
-    /// Takes a prefix of `data`, as much as there is room for, without copying it unless it is small,
-    /// and returns its length.
-    pub fn write_chunk(&mut self, data: &mut Bytes) -> usize {
-        let taken = data.len().min(self.room());
+    /// Takes a prefix of `data`, as much as there is room for and at most `max`, without copying it unless
+    /// it is small, and returns its length.
+    pub fn write_chunk(&mut self, data: &mut Bytes, max: usize) -> usize {
+        let taken = data.len().min(self.room()).min(max);
         if taken < SHARE_FROM {
             let written = self.write(&data[..taken]);
             bytes::Buf::advance(data, written);
             return written;
         }
         let piece = data.split_to(taken);
+        self.memory += taken;
         self.chunks.push_back(Chunk {
             start: self.end,
             data: Data::Shared(piece),
@@ -203,10 +218,11 @@ impl SendBuffer {
             .front()
             .is_some_and(|chunk| chunk.end() <= self.start)
         {
-            if let Some(Chunk {
-                data: Data::Copied(mut data),
-                ..
-            }) = self.chunks.pop_front()
+            let Some(chunk) = self.chunks.pop_front() else {
+                break;
+            };
+            self.memory -= chunk.data.memory();
+            if let Data::Copied(mut data) = chunk.data
                 && self.spare.len() < MAX_SPARE
                 && data.capacity() >= CHUNK
             {
@@ -223,6 +239,7 @@ impl SendBuffer {
     /// Drops all data and memory; the offsets stay.
     pub fn clear(&mut self) {
         self.chunks.clear();
+        self.memory = 0;
         self.spare = Vec::new();
         self.start = self.end;
     }
@@ -253,6 +270,8 @@ impl SendBuffer {
         }
         assert_eq!(at, self.end, "the last chunk ends elsewhere");
         assert!(self.len() <= self.capacity, "more bytes than the capacity");
+        let memory: usize = self.chunks.iter().map(|chunk| chunk.data.memory()).sum();
+        assert_eq!(self.memory, memory, "memory");
         if let Some(first) = self.chunks.front() {
             assert!(first.end() > self.start, "an acknowledged chunk is kept");
         }
@@ -276,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_write_takes_only_what_fits() {
-        let mut buffer = SendBuffer::new(10);
+        let mut buffer = SendBuffer::new(10, 10);
         assert_eq!(buffer.write(b"0123456"), 7);
         assert_eq!(buffer.write(b"789ab"), 3);
         assert_eq!(buffer.write(b"c"), 0);
@@ -289,12 +308,12 @@ mod tests {
 
     #[test]
     fn a_large_chunk_is_shared_and_a_small_one_copied() {
-        let mut buffer = SendBuffer::new(1 << 20);
+        let mut buffer = SendBuffer::new(1 << 20, 1 << 20);
         let mut large = Bytes::from(vec![7; SHARE_FROM]);
-        assert_eq!(buffer.write_chunk(&mut large), SHARE_FROM);
+        assert_eq!(buffer.write_chunk(&mut large, usize::MAX), SHARE_FROM);
         assert!(large.is_empty());
         let mut small = Bytes::from_static(b"abc");
-        assert_eq!(buffer.write_chunk(&mut small), 3);
+        assert_eq!(buffer.write_chunk(&mut small, usize::MAX), 3);
         assert!(matches!(buffer.chunks[0].data, Data::Shared(_)));
         assert!(matches!(buffer.chunks[1].data, Data::Copied(_)));
         let end = 1 + SHARE_FROM as u64 + 3;
@@ -304,17 +323,27 @@ mod tests {
 
     #[test]
     fn a_chunk_beyond_the_room_keeps_its_rest() {
-        let mut buffer = SendBuffer::new(SHARE_FROM);
+        let mut buffer = SendBuffer::new(SHARE_FROM, SHARE_FROM);
         let mut data = Bytes::from(vec![1; SHARE_FROM + 9]);
-        assert_eq!(buffer.write_chunk(&mut data), SHARE_FROM);
+        assert_eq!(buffer.write_chunk(&mut data, usize::MAX), SHARE_FROM);
         assert_eq!(data.len(), 9);
-        assert_eq!(buffer.write_chunk(&mut data), 0);
+        assert_eq!(buffer.write_chunk(&mut data, usize::MAX), 0);
         assert_eq!(data.len(), 9);
     }
 
     #[test]
+    fn the_capacity_grows_to_its_limit_and_never_shrinks() {
+        let mut buffer = SendBuffer::new(10, 100);
+        for (wanted, capacity) in [(5, 10), (50, 50), (20, 50), (u64::MAX, 100)] {
+            buffer.grow_to(wanted);
+            assert_eq!(buffer.capacity(), capacity, "{wanted}");
+        }
+        assert_eq!(buffer.write(&[0; 200]), 100);
+    }
+
+    #[test]
     fn full_chunks_are_recycled() {
-        let mut buffer = SendBuffer::new(8 * CHUNK);
+        let mut buffer = SendBuffer::new(8 * CHUNK, 8 * CHUNK);
         let data = vec![0; 4 * CHUNK];
         buffer.write(&data);
         buffer.release_below(Offset::FIRST + 2 * CHUNK as u64);
@@ -333,7 +362,7 @@ mod tests {
         fn any_mix_of_writes_and_releases_reads_back(
             ops in proptest::collection::vec((0..4_u8, 0..10_000_usize), 1..60),
         ) {
-            let mut buffer = SendBuffer::new(40_000);
+            let mut buffer = SendBuffer::new(40_000, 40_000);
             let mut model: Vec<u8> = Vec::new();
             let mut una = 0_usize;
             for (op, size) in ops {
@@ -344,7 +373,7 @@ mod tests {
                         model.extend_from_slice(&data[..n]);
                     }
                     2 => {
-                        let n = buffer.write_chunk(&mut Bytes::from(data.clone()));
+                        let n = buffer.write_chunk(&mut Bytes::from(data.clone()), usize::MAX);
                         model.extend_from_slice(&data[..n]);
                     }
                     _ => {

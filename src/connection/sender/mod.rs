@@ -5,6 +5,7 @@
 //! (RFC 9293 §3.7.4, §3.8.6). It builds no segment; `egress` does, and reports back what left.
 
 mod buffer;
+mod plan;
 mod window;
 
 use std::ops::Range;
@@ -13,22 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::buffer::SendBuffer;
-use self::window::{Demand, Persist, SendWindow, Verdict, verdict};
+pub use self::plan::Plan;
+use self::window::{Persist, SendWindow};
 use crate::connection::Offset;
 use crate::connection::recovery::{AckArrival, AckOutcome, Recovery, RecoveryStart};
 use crate::{Config, Timestamp};
-
-/// What to put into the next run of segments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Plan {
-    /// Bytes (or the FIN) that were declared lost; at most one segment.
-    Retransmit(Range<Offset>),
-    /// Data never sent before, in segments of the size asked about; includes the FIN's number if the
-    /// range reaches beyond the last byte.
-    New(Range<Offset>),
-    /// One byte beyond a closed window (RFC 9293 §3.8.6.1).
-    Probe(Range<Offset>),
-}
 
 /// Why nothing new goes out although something is waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,6 +46,8 @@ pub enum Blocked {
 #[expect(clippy::struct_excessive_bools, reason = "four independent facts")]
 pub struct Sender {
     buffer: SendBuffer,
+    /// Most bytes that may wait to be sent for the first time, but for one segment.
+    notsent_lowat: Option<usize>,
     recovery: Recovery,
     window: SendWindow,
     persist: Persist,
@@ -99,7 +91,8 @@ impl Sender {
     /// Makes the sender of a connection whose handshake is not finished.
     pub fn new(config: &Config) -> Self {
         Self {
-            buffer: SendBuffer::new(config.send_buffer),
+            buffer: SendBuffer::new(config.initial_send_buffer(), config.send_buffer),
+            notsent_lowat: config.notsent_lowat,
             recovery: Recovery::new(config),
             window: SendWindow::new(),
             persist: Persist::default(),
@@ -124,6 +117,7 @@ impl Sender {
     pub fn start(&mut self, now: Timestamp, start: RecoveryStart) {
         self.mss = start.mss;
         self.recovery.start(now, start);
+        self.grow_buffer();
     }
 
     /// Returns loss recovery, for its numbers.
@@ -178,6 +172,11 @@ impl Sender {
         self.blocked
     }
 
+    /// Says whether the application waits for room.
+    pub fn is_writer_waiting(&self) -> bool {
+        self.writer_waits
+    }
+
     /// Returns how many zero-window probes were sent.
     pub fn zero_window_probes(&self) -> u64 {
         self.zero_window_probes
@@ -193,18 +192,49 @@ impl Sender {
         self.buffer.memory()
     }
 
+    /// Returns the number of bytes that the buffer takes at most now.
+    pub fn buffer_capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// Returns the number of bytes written and never sent.
+    pub fn unsent(&self) -> u64 {
+        self.buffer.end().saturating_since(self.snd_nxt())
+    }
+
     /// Copies a prefix of `data` into the buffer and returns its length; 0 means full.
     pub fn write(&mut self, data: &[u8]) -> usize {
-        let taken = self.buffer.write(data);
+        let allowed = data.len().min(self.unsent_room());
+        let taken = self.buffer.write(&data[..allowed]);
         self.writer_waits = taken < data.len();
         taken
     }
 
     /// Takes a prefix of `data` into the buffer and returns its length; 0 means full.
     pub fn write_chunk(&mut self, data: &mut Bytes) -> usize {
-        let taken = self.buffer.write_chunk(data);
+        let taken = self.buffer.write_chunk(data, self.unsent_room());
         self.writer_waits = !data.is_empty();
         taken
+    }
+
+    /// Limits the bytes that may wait to be sent for the first time; `None` leaves it to the buffer.
+    pub fn set_notsent_lowat(&mut self, limit: Option<usize>) {
+        self.notsent_lowat = limit;
+    }
+
+    /// Returns that limit.
+    pub fn notsent_lowat(&self) -> Option<usize> {
+        self.notsent_lowat
+    }
+
+    /// Bytes that the limit on what is not sent still takes.
+    fn unsent_room(&self) -> usize {
+        let Some(limit) = self.notsent_lowat else {
+            return usize::MAX;
+        };
+        // Less than a segment would wait for Nagle's algorithm, and that for the rest of it.
+        let limit = (limit as u64).max(self.mss);
+        usize::try_from(limit.saturating_sub(self.unsent())).unwrap_or(usize::MAX)
     }
 
     /// Lets everything written so far go out whatever Nagle's algorithm says.
@@ -247,15 +277,29 @@ impl Sender {
         self.snd_una() >= self.buffer.end()
     }
 
-    /// Says whether the application waits for room and now has enough of it to be woken: a quarter of
-    /// the buffer, so that a bulk writer is not woken for every segment.
+    /// Says whether the application waits for room and now has enough of it to be woken: a third of the
+    /// buffer, and half of what may wait unsent, so that a bulk writer is not woken for every segment.
     pub fn take_writable(&mut self) -> bool {
-        let has_room = self.buffer.room() >= self.buffer.capacity() / 4;
-        let wake = self.writer_waits && has_room;
+        if !self.writer_waits {
+            return false;
+        }
+        let has_room = self.buffer.room() >= self.buffer.capacity() / 3;
+        let may_queue = self.notsent_lowat.is_none_or(|limit| {
+            let limit = (limit as u64).max(self.mss);
+            self.unsent() <= limit / 2
+        });
+        let wake = has_room && may_queue;
         if wake {
             self.writer_waits = false;
         }
         wake
+    }
+
+    /// What is under way and as much again: while a loss is repaired, the window's worth of new data waits
+    /// behind the window's worth that it holds up; and a writer needs time to wake up.
+    fn grow_buffer(&mut self) {
+        let cwnd = self.recovery.controller().cwnd();
+        self.buffer.grow_to(cwnd.saturating_mul(2));
     }
 
     /// The peer was heard: any acceptable segment.
@@ -292,6 +336,7 @@ impl Sender {
         }
         let outcome = self.recovery.on_ack(now, arrival);
         self.buffer.release_below(self.recovery.snd_una());
+        self.grow_buffer();
         outcome
     }
 
@@ -363,154 +408,6 @@ impl Sender {
     /// Whether anything waits to be sent for the first time, the FIN included.
     pub fn has_unsent(&self) -> bool {
         self.snd_nxt() < self.buffer.end() + u64::from(self.is_finished)
-    }
-
-    /// Says what to send next, in segments of at most `payload_max` bytes and at most `max_segments`.
-    pub fn plan(&mut self, now: Timestamp, payload_max: u64, max_segments: usize) -> Option<Plan> {
-        self.payload_max = payload_max;
-        if self.recovery.is_probe_due()
-            && let Some(plan) = self.plan_tail_probe(payload_max)
-        {
-            return Some(plan);
-        }
-        let pacing = self
-            .recovery
-            .pacing_deadline(now)
-            .filter(|deadline| *deadline > now);
-        if let Some(range) = self.recovery.next_retransmission(payload_max) {
-            let len = range.end.saturating_since(range.start);
-            let is_fin_only = self.fin() == Some(range.start);
-            if let Some(deadline) = pacing.filter(|_| !is_fin_only) {
-                self.blocked = Blocked::Pacing(deadline);
-                return None;
-            }
-            if is_fin_only || self.recovery.send_allowance(now) >= len.min(self.mss) {
-                return Some(Plan::Retransmit(range));
-            }
-            self.blocked = Blocked::Congestion;
-            return None;
-        }
-        if let Some(plan) = self.plan_new(now, payload_max, max_segments, pacing) {
-            return Some(plan);
-        }
-        // RFC 6675 §4, NextSeg rule 3: nothing else can be sent, but ACKs have to keep coming.
-        let is_idle = matches!(self.blocked, Blocked::No | Blocked::Window | Blocked::Nagle);
-        let range = self.recovery.next_speculative_retransmission(payload_max)?;
-        let may_go = is_idle && pacing.is_none() && self.recovery.send_allowance(now) >= self.mss;
-        may_go.then_some(Plan::Retransmit(range))
-    }
-
-    /// RFC 8985 §7.3: one segment of new data if the peer has room for it, else the last one again.
-    fn plan_tail_probe(&self, payload_max: u64) -> Option<Plan> {
-        let (snd_nxt, end) = (self.snd_nxt(), self.buffer.end());
-        let len = end.saturating_since(snd_nxt).min(payload_max);
-        if len > 0 && self.usable() >= len {
-            let mut range = snd_nxt..snd_nxt + len;
-            if self.is_finished && range.end == end {
-                range.end += 1;
-            }
-            return Some(Plan::New(range));
-        }
-        let run = self.recovery.last_run()?;
-        let data_end = end.min(run.end);
-        let len = data_end.saturating_since(run.start);
-        let tail = if len > 0 {
-            (len - 1) % payload_max.max(1) + 1
-        } else {
-            // The FIN left alone. What precedes it goes along, for SACK reports no FIN.
-            payload_max
-        };
-        let start = data_end.saturating_back(tail).max(self.snd_una());
-        Some(Plan::Retransmit(start..run.end))
-    }
-
-    fn plan_new(
-        &mut self,
-        now: Timestamp,
-        payload_max: u64,
-        max_segments: usize,
-        pacing: Option<Timestamp>,
-    ) -> Option<Plan> {
-        let snd_nxt = self.snd_nxt();
-        let end = self.buffer.end();
-        let unsent = end.saturating_since(snd_nxt);
-        if unsent == 0 {
-            self.blocked = Blocked::No;
-            self.persist.stop();
-            // The FIN alone waits for no window, congestion or pacing.
-            let is_fin_due = self.is_finished && snd_nxt == end;
-            if !is_fin_due && self.recovery.send_allowance(now) > 0 {
-                self.recovery.on_app_limited();
-            }
-            return is_fin_due.then(|| Plan::New(end..end + 1));
-        }
-        let outstanding = self.recovery.flight_size() > 0;
-        if !outstanding {
-            self.recovery.on_idle(now);
-        }
-        let usable = self.usable();
-        let decision = verdict(&Demand {
-            unsent,
-            usable,
-            mss: payload_max,
-            max_wnd: self.window.max_wnd(),
-            small_outstanding: self.small_end > self.snd_una(),
-            outstanding,
-            is_pushed: self.nodelay || self.is_finished || self.push_point >= end,
-        });
-        let wanted = match decision {
-            Verdict::Send(bytes) => bytes,
-            Verdict::Empty => return None,
-            Verdict::HeldByNagle => {
-                self.blocked = Blocked::Nagle;
-                self.recovery.on_app_limited();
-                return None;
-            }
-            Verdict::Closed => return self.plan_probe(now, unsent.min(usable), outstanding),
-        };
-        self.persist.stop();
-        if let Some(deadline) = pacing {
-            self.blocked = Blocked::Pacing(deadline);
-            return None;
-        }
-        let allowance = self.recovery.send_allowance(now);
-        let burst = self.recovery.pacing_budget(now) / payload_max.max(1);
-        let most = payload_max.saturating_mul(burst.clamp(1, max_segments as u64));
-        let mut len = wanted.min(most);
-        if len > allowance {
-            len = allowance - allowance % payload_max.max(1);
-            self.blocked = Blocked::Congestion;
-            if len == 0 {
-                return None;
-            }
-        } else {
-            self.blocked = Blocked::No;
-        }
-        let mut range = snd_nxt..snd_nxt + len;
-        if self.is_finished && range.end == end {
-            range.end += 1;
-        }
-        Some(Plan::New(range))
-    }
-
-    /// The window is closed: asks for a probe if one is due, else sees that the timer runs.
-    fn plan_probe(&mut self, now: Timestamp, fits: u64, outstanding: bool) -> Option<Plan> {
-        self.blocked = Blocked::Window;
-        if outstanding {
-            return None;
-        }
-        let start = self.snd_nxt();
-        if self.probe == Probe::Due {
-            // RFC 9293 §3.8.6.2.1 (4): the override timeout sends what fits, however little.
-            let is_override = fits > 0;
-            return Some(if is_override {
-                Plan::New(start..start + fits)
-            } else {
-                Plan::Probe(start..start + 1)
-            });
-        }
-        self.persist.start(now, self.recovery.current_rto());
-        None
     }
 
     /// Copies the payload of `range` into `out`; the FIN's number carries no byte.

@@ -262,10 +262,15 @@ fn the_connection_limit_holds_for_both_directions() {
     assert_eq!(refused, Err(EndpointError::TooManyConnections(2)));
 }
 
+/// Buffers of full size from the beginning, so that memory is the limit.
+fn roomy() -> crate::ConfigBuilder {
+    Config::builder().buffer_tuning(false)
+}
+
 #[test]
 fn beyond_the_memory_limit_nobody_comes_in() {
-    let config = Config::builder().max_memory(256 * 1024).build().unwrap();
-    let mut net = Net::with_configs(&[Config::default(), config]);
+    let config = roomy().max_memory(256 * 1024).build().unwrap();
+    let mut net = Net::with_configs(&[roomy().build().unwrap(), config]);
     let (client, server) = net.establish();
     let data = pattern(300_000);
     net.write(CLIENT, client, &data);
@@ -288,8 +293,8 @@ fn beyond_the_memory_limit_nobody_comes_in() {
 #[test]
 fn a_greedy_peer_gets_no_more_than_the_memory_limit_and_starves_nobody() {
     const LIMIT: usize = 256 * 1024;
-    let config = Config::builder().max_memory(LIMIT).build().unwrap();
-    let mut net = Net::with_configs(&[Config::default(), config]);
+    let config = roomy().max_memory(LIMIT).build().unwrap();
+    let mut net = Net::with_configs(&[roomy().build().unwrap(), config]);
     let (modest, modest_server) = net.establish();
     let (greedy, greedy_server) = net.establish();
     let data = pattern(2_000_000);

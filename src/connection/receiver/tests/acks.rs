@@ -100,6 +100,7 @@ fn a_lone_segment_is_acknowledged_after_the_delay() {
 fn a_zero_delay_acknowledges_every_segment() {
     let params = ReceiverParams {
         capacity: 65_535,
+        max_capacity: 65_535,
         ack_delay: Duration::ZERO,
     };
     let mut receiver = Receiver::new(&params);

@@ -27,6 +27,7 @@ impl ReceiverTest {
     fn with_capacity(capacity: usize) -> Self {
         let mut receiver = Receiver::new(&ReceiverParams {
             capacity,
+            max_capacity: capacity,
             ack_delay: DELAY,
         });
         receiver.negotiate(5, true);

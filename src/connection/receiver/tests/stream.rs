@@ -108,6 +108,7 @@ fn what_lies_beyond_the_right_edge_is_cut_off() {
 fn negotiation_keeps_what_the_syn_told() {
     let params = ReceiverParams {
         capacity: 1 << 20,
+        max_capacity: 1 << 20,
         ack_delay: DELAY,
     };
     let mut receiver = Receiver::new(&params);

@@ -11,7 +11,7 @@ struct WindowTest {
 
 impl WindowTest {
     fn new(capacity: usize, shift: u8) -> Self {
-        let mut window = Window::new(capacity);
+        let mut window = Window::new(capacity, 1 << 30);
         let told = Offset::FIRST + u64::from(window.field_syn());
         window.set_shift(shift);
         Self {
@@ -64,7 +64,7 @@ fn a_syn_tells_the_unscaled_window() {
         (65_536, 65_535),
         (1 << 30, 65_535),
     ] {
-        let mut window = Window::new(capacity);
+        let mut window = Window::new(capacity, capacity);
         assert_eq!(window.field_syn(), field, "{capacity}");
         window.set_shift(14);
         assert_eq!(window.field_syn(), field, "{capacity}, scaling agreed on");
@@ -193,4 +193,20 @@ fn a_capacity_below_one_unit_does_not_shut_the_window() {
         test.receive(window);
         test.read(window);
     }
+}
+
+#[test]
+fn the_window_grows_to_its_limit_and_never_shrinks() {
+    let mut test = WindowTest::new(65_536, 7);
+    test.window.max_capacity = 1 << 20;
+    assert_eq!(test.advertise(), 65_536);
+    test.window.grow_to(200_000);
+    // More than half of the old window is news.
+    assert!(test.has_update());
+    // Whole units of 128.
+    assert_eq!(test.advertise(), 199_936);
+    test.window.grow_to(100_000);
+    assert_eq!(test.advertise(), 199_936);
+    test.window.grow_to(1 << 40);
+    assert_eq!(test.advertise(), 1 << 20);
 }

@@ -1,0 +1,194 @@
+//! How large the receive window should be: what the application takes in one round trip, and more.
+//!
+//! No RFC says how a receiver finds its window; this is Dynamic Right-Sizing, as Linux has it since 2.6. What
+//! the application consumes in a round trip is what the sender sent in one. Twice that never holds it
+//! back while it repairs a loss, and as much again for each doubling leaves room for its slow start. An
+//! application that does not read, or reads slowly, consumes little, and its window stays.
+//!
+//! The round trip is measured by the timestamps that the peer echoes with its data (RFC 7323 §4), or comes
+//! from our own sending direction. It is the least of each round's samples: a peer that had nothing to
+//! send echoes late.
+
+use std::time::Duration;
+
+use crate::Timestamp;
+
+/// The least time measured over: a reader's wake-up, and a driver's batch, may take as long, whatever the
+/// network does.
+const MIN_ROUND: Duration = Duration::from_millis(10);
+/// What the peer is thought to have sent in the round trip before the first one: ten segments of Ethernet
+/// size (RFC 6928).
+const FIRST_ROUND: u64 = 14_600;
+/// Segments of room beside what the round needs: the sender's bursts.
+const SPARE_SEGMENTS: u64 = 16;
+
+/// What the application consumes per round trip.
+///
+/// Invariant: `most` never shrinks, so that what is asked for grows with it alone.
+#[derive(Debug)]
+pub(super) struct Tuning {
+    /// The round-trip time, `None` before the first sample.
+    rtt: Option<Duration>,
+    /// The smallest sample since the round began.
+    sample: Option<Duration>,
+    /// When the round began, `None` before anything was consumed.
+    began: Option<Timestamp>,
+    /// Bytes consumed since then.
+    consumed: u64,
+    /// Most bytes consumed in one round.
+    most: u64,
+}
+
+impl Tuning {
+    pub(super) const fn new() -> Self {
+        Self {
+            rtt: None,
+            sample: None,
+            began: None,
+            consumed: 0,
+            most: FIRST_ROUND,
+        }
+    }
+
+    /// Takes a measurement of the round-trip time.
+    pub(super) fn on_rtt_sample(&mut self, sample: Duration) {
+        if self.rtt.is_none() {
+            self.rtt = Some(sample);
+        }
+        self.sample = Some(self.sample.map_or(sample, |least| least.min(sample)));
+    }
+
+    /// The application consumed `bytes`, of a window of `capacity` bytes. Returns how large that should be,
+    /// if this ended a round that consumed more than any before.
+    pub(super) fn on_consumed(
+        &mut self,
+        now: Timestamp,
+        bytes: u64,
+        capacity: u64,
+        segment_size: u64,
+    ) -> Option<u64> {
+        self.consumed = self.consumed.saturating_add(bytes);
+        let began = *self.began.get_or_insert(now);
+        let elapsed = now.saturating_since(began);
+        let is_over = self.rtt.is_some_and(|rtt| elapsed >= rtt.max(MIN_ROUND));
+        // One window may have been under way when the round began. The second was sent after the first was
+        // acknowledged: that took a round trip, whatever its estimate says.
+        let has_passed_twice = self.consumed / 2 >= capacity && elapsed >= MIN_ROUND;
+        if !is_over && !has_passed_twice {
+            return None;
+        }
+        let consumed = std::mem::take(&mut self.consumed);
+        self.began = Some(now);
+        self.rtt = self.sample.take().or(self.rtt);
+        if consumed <= self.most {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.most, consumed);
+        let room = consumed
+            .saturating_mul(2)
+            .saturating_add(segment_size.saturating_mul(SPARE_SEGMENTS));
+        // A sender in slow start doubles, and has done so once more before the next round ends.
+        let growth = u128::from(room) * u128::from((consumed - before).min(before))
+            / u128::from(before.max(1));
+        let growth = u64::try_from(growth).unwrap_or(u64::MAX);
+        Some(room.saturating_add(growth.saturating_mul(2)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(100);
+    const CAPACITY: u64 = 256 * 1024;
+
+    fn tuning() -> Tuning {
+        let mut tuning = Tuning::new();
+        tuning.on_rtt_sample(RTT);
+        tuning
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn a_doubling_reader_gets_room_for_the_next_two_doublings() {
+        let mut tuning = tuning();
+        // 14,600 were thought to come first; segments of 1,000.
+        assert_eq!(tuning.on_consumed(at(0), 29_200, CAPACITY, 1_000), None);
+        // (2 * 29,200 + 16,000) * (1 + 2 * 14,600 / 14,600) = 74,400 * 3
+        assert_eq!(
+            tuning.on_consumed(at(100), 0, CAPACITY, 1_000),
+            Some(223_200)
+        );
+        assert_eq!(tuning.on_consumed(at(199), 58_400, CAPACITY, 1_000), None);
+        // (2 * 58,400 + 16,000) * 3, more than the 4 * 58,400 that the peer may have under way next.
+        assert_eq!(
+            tuning.on_consumed(at(200), 0, CAPACITY, 1_000),
+            Some(398_400)
+        );
+        // Half as much again: (2 * 87,600 + 16,000) * (1 + 2 / 2).
+        assert_eq!(
+            tuning.on_consumed(at(300), 87_600, CAPACITY, 1_000),
+            Some(382_400)
+        );
+    }
+
+    #[test]
+    fn a_steady_reader_asks_once() {
+        let mut tuning = tuning();
+        let mut asked = 0;
+        for n in 0..100 {
+            let wanted = tuning.on_consumed(at(n * 10), 10_000, CAPACITY, 1_000);
+            asked += u32::from(wanted.is_some());
+            // 110,000 in the first round, 100,000 in each other; growth counts for no more than doubling.
+            assert!(
+                wanted.is_none_or(|wanted| wanted == 236_000 * 3),
+                "{wanted:?}"
+            );
+        }
+        assert_eq!(asked, 1);
+    }
+
+    #[test]
+    fn the_least_sample_of_a_round_is_the_next_ones_length() {
+        let mut tuning = tuning();
+        tuning.on_consumed(at(0), 1, CAPACITY, 1_000);
+        // The peer paused for a second before it sent the first of these.
+        tuning.on_rtt_sample(Duration::from_secs(1));
+        tuning.on_rtt_sample(Duration::from_millis(150));
+        tuning.on_consumed(at(100), 1, CAPACITY, 1_000);
+        assert_eq!(
+            tuning.rtt,
+            Some(Duration::from_millis(100)),
+            "the handshake's is less"
+        );
+        tuning.on_rtt_sample(Duration::from_millis(160));
+        tuning.on_consumed(at(200), 1, CAPACITY, 1_000);
+        assert_eq!(tuning.rtt, Some(Duration::from_millis(160)));
+        // No sample: the last one stays.
+        tuning.on_consumed(at(360), 1, CAPACITY, 1_000);
+        assert_eq!(tuning.rtt, Some(Duration::from_millis(160)));
+    }
+
+    #[test]
+    fn without_a_sample_two_windows_are_a_round_trip() {
+        let mut tuning = Tuning::new();
+        assert_eq!(tuning.on_consumed(at(0), CAPACITY, CAPACITY, 0), None);
+        assert_eq!(tuning.on_consumed(at(5_000), 1, CAPACITY, 0), None);
+        let wanted = tuning.on_consumed(at(5_050), CAPACITY, CAPACITY, 0);
+        // 2 * (2 * 262,144 + 1), and three times that.
+        assert_eq!(wanted, Some(3_145_734));
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        let mut tuning = tuning();
+        tuning.on_consumed(at(0), u64::MAX, u64::MAX, u64::MAX);
+        assert_eq!(
+            tuning.on_consumed(at(100), u64::MAX, u64::MAX, u64::MAX),
+            Some(u64::MAX)
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! What to send now: retransmissions first, then new data, then a probe of a closed window.
+
+use std::ops::Range;
+
+use super::window::{Demand, Verdict, verdict};
+use super::{Blocked, Probe, Sender};
+use crate::Timestamp;
+use crate::connection::Offset;
+
+/// What to put into the next run of segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Bytes (or the FIN) that were declared lost; at most one segment.
+    Retransmit(Range<Offset>),
+    /// Data never sent before, in segments of the size asked about; includes the FIN's number if the
+    /// range reaches beyond the last byte.
+    New(Range<Offset>),
+    /// One byte beyond a closed window (RFC 9293 §3.8.6.1).
+    Probe(Range<Offset>),
+}
+
+impl Sender {
+    /// Says what to send next, in segments of at most `payload_max` bytes and at most `max_segments`.
+    pub fn plan(&mut self, now: Timestamp, payload_max: u64, max_segments: usize) -> Option<Plan> {
+        self.payload_max = payload_max;
+        if self.recovery.is_probe_due()
+            && let Some(plan) = self.plan_tail_probe(payload_max)
+        {
+            return Some(plan);
+        }
+        let pacing = self
+            .recovery
+            .pacing_deadline(now)
+            .filter(|deadline| *deadline > now);
+        if let Some(range) = self.recovery.next_retransmission(payload_max) {
+            let len = range.end.saturating_since(range.start);
+            let is_fin_only = self.fin() == Some(range.start);
+            if let Some(deadline) = pacing.filter(|_| !is_fin_only) {
+                self.blocked = Blocked::Pacing(deadline);
+                return None;
+            }
+            if is_fin_only || self.recovery.send_allowance(now) >= len.min(self.mss) {
+                return Some(Plan::Retransmit(range));
+            }
+            self.blocked = Blocked::Congestion;
+            return None;
+        }
+        if let Some(plan) = self.plan_new(now, payload_max, max_segments, pacing) {
+            return Some(plan);
+        }
+        // RFC 6675 §4, NextSeg rule 3: nothing else can be sent, but ACKs have to keep coming.
+        let is_idle = matches!(self.blocked, Blocked::No | Blocked::Window | Blocked::Nagle);
+        let range = self.recovery.next_speculative_retransmission(payload_max)?;
+        let may_go = is_idle && pacing.is_none() && self.recovery.send_allowance(now) >= self.mss;
+        may_go.then_some(Plan::Retransmit(range))
+    }
+
+    /// RFC 8985 §7.3: one segment of new data if the peer has room for it, else the last one again.
+    fn plan_tail_probe(&self, payload_max: u64) -> Option<Plan> {
+        let (snd_nxt, end) = (self.snd_nxt(), self.buffer.end());
+        let len = end.saturating_since(snd_nxt).min(payload_max);
+        if len > 0 && self.usable() >= len {
+            let mut range = snd_nxt..snd_nxt + len;
+            if self.is_finished && range.end == end {
+                range.end += 1;
+            }
+            return Some(Plan::New(range));
+        }
+        let run = self.recovery.last_run()?;
+        let data_end = end.min(run.end);
+        let len = data_end.saturating_since(run.start);
+        let tail = if len > 0 {
+            (len - 1) % payload_max.max(1) + 1
+        } else {
+            // The FIN left alone. What precedes it goes along, for SACK reports no FIN.
+            payload_max
+        };
+        let start = data_end.saturating_back(tail).max(self.snd_una());
+        Some(Plan::Retransmit(start..run.end))
+    }
+
+    fn plan_new(
+        &mut self,
+        now: Timestamp,
+        payload_max: u64,
+        max_segments: usize,
+        pacing: Option<Timestamp>,
+    ) -> Option<Plan> {
+        let snd_nxt = self.snd_nxt();
+        let end = self.buffer.end();
+        let unsent = end.saturating_since(snd_nxt);
+        if unsent == 0 {
+            self.blocked = Blocked::No;
+            self.persist.stop();
+            // The FIN alone waits for no window, congestion or pacing.
+            let is_fin_due = self.is_finished && snd_nxt == end;
+            if !is_fin_due && self.recovery.send_allowance(now) > 0 {
+                self.recovery.on_app_limited();
+            }
+            return is_fin_due.then(|| Plan::New(end..end + 1));
+        }
+        let outstanding = self.recovery.flight_size() > 0;
+        if !outstanding {
+            self.recovery.on_idle(now);
+        }
+        let usable = self.usable();
+        let decision = verdict(&Demand {
+            unsent,
+            usable,
+            mss: payload_max,
+            max_wnd: self.window.max_wnd(),
+            small_outstanding: self.small_end > self.snd_una(),
+            outstanding,
+            is_pushed: self.nodelay || self.is_finished || self.push_point >= end,
+        });
+        let wanted = match decision {
+            Verdict::Send(bytes) => bytes,
+            Verdict::Empty => return None,
+            Verdict::HeldByNagle => {
+                self.blocked = Blocked::Nagle;
+                self.recovery.on_app_limited();
+                return None;
+            }
+            Verdict::Closed => return self.plan_probe(now, unsent.min(usable), outstanding),
+        };
+        self.persist.stop();
+        if let Some(deadline) = pacing {
+            self.blocked = Blocked::Pacing(deadline);
+            return None;
+        }
+        let allowance = self.recovery.send_allowance(now);
+        let burst = self.recovery.pacing_budget(now) / payload_max.max(1);
+        let most = payload_max.saturating_mul(burst.clamp(1, max_segments as u64));
+        let mut len = wanted.min(most);
+        if len > allowance {
+            len = allowance - allowance % payload_max.max(1);
+            self.blocked = Blocked::Congestion;
+            if len == 0 {
+                return None;
+            }
+        } else {
+            self.blocked = Blocked::No;
+        }
+        let mut range = snd_nxt..snd_nxt + len;
+        if self.is_finished && range.end == end {
+            range.end += 1;
+        }
+        Some(Plan::New(range))
+    }
+
+    /// The window is closed: asks for a probe if one is due, else sees that the timer runs.
+    fn plan_probe(&mut self, now: Timestamp, fits: u64, outstanding: bool) -> Option<Plan> {
+        self.blocked = Blocked::Window;
+        if outstanding {
+            return None;
+        }
+        let start = self.snd_nxt();
+        if self.probe == Probe::Due {
+            // RFC 9293 §3.8.6.2.1 (4): the override timeout sends what fits, however little.
+            let is_override = fits > 0;
+            return Some(if is_override {
+                Plan::New(start..start + fits)
+            } else {
+                Plan::Probe(start..start + 1)
+            });
+        }
+        self.persist.start(now, self.recovery.current_rto());
+        None
+    }
+}
