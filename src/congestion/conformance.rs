@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::{
     Acked, CongestionControl, CongestionController, ControllerParams, IdleRestart, Lost,
-    RateSample, RecoveryEntered, RecoveryExited, RttSnapshot, Sent, TimedOut, Undo,
+    RateSample, RecoveryEntered, RecoveryExited, RttSnapshot, Sent, TimedOut, Undo, WindowUnused,
 };
 use crate::Timestamp;
 
@@ -29,6 +29,7 @@ const MSS: u64 = 1_000;
 const INITIAL_WINDOW: u64 = 10 * MSS;
 const RTT: Duration = Duration::from_millis(100);
 const RTO: Duration = Duration::from_millis(300);
+const NON_VALIDATED_PERIOD: Duration = Duration::from_secs(300);
 /// Far above any datagram, and far enough from overflow for a window of two segments.
 pub(super) const MAX_MSS: u64 = 1 << 48;
 /// Streams of random events, and events in each.
@@ -55,7 +56,7 @@ pub enum Rule {
     /// A timeout leaves a window of at most one segment, and only the first of several in a row
     /// changes `ssthresh` (RFC 5681 §3.1).
     TimeoutCollapses,
-    /// An idle period never makes the window larger (RFC 5681 §4.1).
+    /// A period of idleness or of an unused window never makes it larger (RFC 5681 §4.1, RFC 7661 §4.4.3).
     IdleNeverGrows,
 }
 
@@ -227,13 +228,16 @@ impl Suite {
 
     fn idleness_never_grows(&self, losses: u32, when: &str) -> Result<(), Violation> {
         let mut path = self.start(losses, when)?;
-        let before = path.cwnd();
-        path.idle();
-        let after = path.cwnd();
-        self.require(Rule::IdleNeverGrows, after <= before, when, || {
-            format!("cwnd grew from {before} to {after}")
-        })?;
-        self.require_floor(&path, when)
+        for idle in [Path::leave_unused, Path::idle] {
+            let before = path.cwnd();
+            idle(&mut path);
+            let after = path.cwnd();
+            self.require(Rule::IdleNeverGrows, after <= before, when, || {
+                format!("cwnd grew from {before} to {after}")
+            })?;
+            self.require_floor(&path, when)?;
+        }
+        Ok(())
     }
 
     fn random_stream(&self, seed: u64) -> Result<(), Violation> {
@@ -437,6 +441,13 @@ impl Path {
         self.settle();
     }
 
+    pub(super) fn leave_unused(&mut self) {
+        self.wait(NON_VALIDATED_PERIOD);
+        self.controller
+            .on_window_unused(&WindowUnused::new(self.now));
+        self.settle();
+    }
+
     pub(super) fn change_mss(&mut self, mss: u64) {
         self.mss = mss;
         self.controller.on_mss_changed(mss);
@@ -491,6 +502,7 @@ impl Path {
                 self.controller
                     .on_idle_restart(&IdleRestart::new(now, idle, rto));
             }
+            14 => self.leave_unused(),
             12 => self.change_mss(a.clamp(1, MAX_MSS)),
             13 => self
                 .controller

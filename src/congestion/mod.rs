@@ -15,14 +15,16 @@
 //!    carried an ECN echo;
 //! 5. [`on_recovery_exited`] if it ended the episode.
 //!
+//! [`on_window_unused`] may come before any of these, or when transmission resumes after a pause.
+//!
 //! [`on_timeout`] is called when the retransmission timer fires, after [`on_lost`] for what it
 //! declared lost; a recovery episode in progress ends with it without [`on_recovery_exited`].
 //! [`on_sent`] follows each transmission. `now` never goes backwards from one call to the next.
 //!
 //! # What the core does itself
 //!
-//! Loss detection, retransmission, the RTT estimate, limited transmit, flow control, the retransmission timer and
-//! proportional rate reduction (RFC 9937). While the core is in recovery and [`uses_prr`] is true, the amount sent is
+//! Loss detection, retransmission, the RTT estimate, limited transmit, flow control, the retransmission timer,
+//! finding out whether the window is used (RFC 7661) and proportional rate reduction (RFC 9937). While the core is in recovery and [`uses_prr`] is true, the amount sent is
 //! PRR's, and the controller's `cwnd` should already be its target for the end of the episode.
 //!
 //! # Writing one
@@ -72,6 +74,7 @@
 //! [`on_acked`]: CongestionController::on_acked
 //! [`on_recovery_exited`]: CongestionController::on_recovery_exited
 //! [`on_timeout`]: CongestionController::on_timeout
+//! [`on_window_unused`]: CongestionController::on_window_unused
 //! [`on_sent`]: CongestionController::on_sent
 
 #[cfg(any(test, feature = "sim"))]
@@ -125,6 +128,12 @@ pub trait CongestionController: fmt::Debug + Send + 'static {
     ///
     /// Not called when [slow start after idle](crate::ConfigBuilder::slow_start_after_idle) is off.
     fn on_idle_restart(&mut self, event: &IdleRestart) {
+        let _ = event;
+    }
+
+    /// Less than half of the window was used for five minutes: halve it, but not below the initial window, and
+    /// raise the slow-start threshold to three quarters of it before (RFC 7661 §4.4.3).
+    fn on_window_unused(&mut self, event: &WindowUnused) {
         let _ = event;
     }
 
@@ -290,8 +299,9 @@ pub struct Acked {
     pub prior_in_flight: u64,
     /// Bytes estimated in the network after it.
     pub in_flight: u64,
-    /// Whether the window was full when the acknowledged data was sent. If not, the application was the
-    /// limit and the window must not grow (RFC 7661 §4).
+    /// Whether the window is used: it was full when the acknowledged data was sent, or at least half of it was
+    /// lately acknowledged in one round trip (RFC 7661 §4.3). If not, the application was the limit and the
+    /// window must not grow.
     pub is_cwnd_limited: bool,
     /// Whether the core is in a recovery episode (after this ACK was processed).
     pub in_recovery: bool,
@@ -369,7 +379,9 @@ impl Lost {
 pub struct RecoveryEntered {
     /// When.
     pub now: Timestamp,
-    /// Bytes sent and not cumulatively acknowledged (RFC 5681 §2).
+    /// Bytes sent and not cumulatively acknowledged (RFC 5681 §2); of a window that was not used, no less than
+    /// what was lately acknowledged in one round trip (RFC 7661 §4.4.1). The reduction starts from this and
+    /// not from the window, which may be far larger.
     pub flight_size: u64,
     /// Bytes estimated in the network, losses subtracted (`pipe`, RFC 6675 §2).
     pub in_flight: u64,
@@ -397,12 +409,19 @@ pub struct RecoveryExited {
     pub now: Timestamp,
     /// Bytes estimated in the network.
     pub in_flight: u64,
+    /// Bytes by which an unused window overran the path when it was used at last: half of them come off the
+    /// window (RFC 7661 §4.4.1). 0 if the window was validated.
+    pub excess: u64,
 }
 
 impl RecoveryExited {
     /// Describes the end of an episode.
     pub fn new(now: Timestamp, in_flight: u64) -> Self {
-        Self { now, in_flight }
+        Self {
+            now,
+            in_flight,
+            excess: 0,
+        }
     }
 }
 
@@ -469,6 +488,21 @@ impl IdleRestart {
     /// Describes the end of an idle period of length `idle`.
     pub fn new(now: Timestamp, idle: Duration, rto: Duration) -> Self {
         Self { now, idle, rto }
+    }
+}
+
+/// The window was not used for the whole of RFC 7661's non-validated period.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct WindowUnused {
+    /// When that was found out.
+    pub now: Timestamp,
+}
+
+impl WindowUnused {
+    /// Describes the end of the period.
+    pub fn new(now: Timestamp) -> Self {
+        Self { now }
     }
 }
 

@@ -12,7 +12,7 @@
 
 use crate::congestion::{
     Acked, CongestionController, ControllerParams, IdleRestart, RecoveryEntered, RecoveryExited,
-    TimedOut, Undo,
+    TimedOut, Undo, WindowUnused,
 };
 
 /// The classic window algorithm of TCP: one segment more per round trip, half after a loss.
@@ -160,9 +160,15 @@ impl CongestionController for NewReno {
         self.is_repairing = false;
     }
 
-    fn on_recovery_exited(&mut self, _event: &RecoveryExited) {
+    fn on_recovery_exited(&mut self, event: &RecoveryExited) {
         // RFC 6582 §3.2 step 3: cwnd ends at ssthresh, where it already is.
         self.in_recovery = false;
+        if event.excess > 0 {
+            // RFC 7661 §4.4.1: (max(pipeACK, LossFlightSize) - R) / 2, of which half the maximum is cwnd now.
+            let target = self.cwnd.saturating_sub(event.excess.div_ceil(2));
+            self.cwnd = self.cwnd.min(target.max(self.min_window()));
+            self.ssthresh = self.cwnd.max(self.min_window());
+        }
     }
 
     fn on_timeout(&mut self, event: &TimedOut) {
@@ -199,6 +205,15 @@ impl CongestionController for NewReno {
             .cwnd
             .min(self.initial_segments.saturating_mul(self.mss));
         self.credit = 0;
+    }
+
+    fn on_window_unused(&mut self, _event: &WindowUnused) {
+        // RFC 7661 §4.4.3
+        self.ssthresh = self.ssthresh.max(self.cwnd - self.cwnd / 4);
+        let initial_window = self.initial_segments.saturating_mul(self.mss);
+        let target = (self.cwnd / 2).max(initial_window).max(self.min_window());
+        self.cwnd = self.cwnd.min(target);
+        self.credit = self.credit.min(self.cwnd);
     }
 
     fn on_mss_changed(&mut self, mss: u64) {

@@ -11,6 +11,7 @@ mod pair;
 mod recovery;
 mod statistics;
 mod timeouts;
+mod window;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

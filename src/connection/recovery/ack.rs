@@ -98,11 +98,12 @@ impl Recovery {
             .rate
             .finish(now, delivery.delivered, self.rtt.min_rtt());
 
+        if delivery.made_progress() {
+            self.validate_window(now);
+        }
         self.update_reordering(arrival);
         let repaired = self.take_probe_answer(arrival, &delivery);
-        let is_cwnd_limited = self
-            .usage
-            .is_limited(self.cwnd(), self.controller.ssthresh());
+        let is_cwnd_limited = self.usage.is_limited(self.cwnd());
         let has_ended = if self.is_spurious(now, arrival, &delivery) {
             self.undo(now)
         } else {
@@ -354,6 +355,7 @@ impl Recovery {
             rack.on_spurious_recovery();
         }
         self.counters.undo_count += 1;
+        self.usage.forget_loss();
         let mut event = Undo::new(now, self.pipe());
         event.was_timeout = was_timeout;
         self.controller.on_undo(&event);
@@ -487,10 +489,14 @@ impl Recovery {
         self.episode = Some(Episode::new(false));
         self.reset_probe();
         self.scoreboard.reset_high_rxt();
+        // RFC 5681 §3.2 step 2: what limited transmit sent does not count.
+        let flight_size = self.flight_size().saturating_sub(self.limited_transmit);
+        let retransmitted = self.counters.bytes_retransmitted;
         let event = RecoveryEntered {
             now,
-            // RFC 5681 §3.2 step 2: what limited transmit sent does not count.
-            flight_size: self.flight_size().saturating_sub(self.limited_transmit),
+            flight_size: self
+                .usage
+                .on_recovery_entered(flight_size, self.cwnd(), retransmitted),
             in_flight: self.pipe(),
             by_ecn: false,
         };
@@ -519,8 +525,13 @@ impl Recovery {
         self.owes_episode = self.rack.is_some() && self.scoreboard.has_lost();
         self.on_episode_ended();
         let in_flight = self.pipe();
-        self.controller
-            .on_recovery_exited(&RecoveryExited { now, in_flight });
+        let retransmitted = self.counters.bytes_retransmitted;
+        let excess = self.usage.on_recovery_exited(retransmitted);
+        self.controller.on_recovery_exited(&RecoveryExited {
+            now,
+            in_flight,
+            excess,
+        });
         tracing::debug!(cwnd = self.cwnd(), "recovery ends");
     }
 

@@ -439,13 +439,17 @@ impl Recovery {
     }
 
     /// Transmission is about to resume; has an effect only if nothing is outstanding and nothing was
-    /// sent for longer than one RTO (RFC 5681 §4.1).
+    /// sent for longer than one RTO (RFC 5681 §4.1), or than the window is kept unused (RFC 7661 §4.4.3).
     pub fn on_idle(&mut self, now: Timestamp) {
         let Some(last) = self.last_sent_at else {
             return;
         };
         let (idle, rto) = (now.saturating_since(last), self.rto.base());
-        if self.flight_size() > 0 || !self.restarts_after_idle || idle <= rto {
+        if self.flight_size() > 0 {
+            return;
+        }
+        self.validate_idle_window(now, last);
+        if !self.restarts_after_idle || idle <= rto {
             return;
         }
         self.controller

@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn a_window_that_is_not_used_is_reported_so() {
-    // Segments sent of a window of 10, whether that counts as limited: half of it in slow start.
-    for (segments, expected) in [(10, true), (6, true), (5, false), (1, false)] {
+    // Segments sent of a window of 10, whether that counts as used: half of it (RFC 7661 §4.3).
+    for (segments, expected) in [(10, true), (6, true), (5, true), (4, false), (1, false)] {
         let mut test = RecoveryTest::new(SACK);
         test.send(segments);
         test.advance(100);
