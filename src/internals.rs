@@ -40,7 +40,7 @@
 //! | MSS announced and sent; largest datagram | `mss`; `datagram_size` |
 //! | initial receive window of 65,535 bytes | `receive_buffer(65_535)`, with `window_scaling(false)` fixed |
 //! | window scaling, timestamps, SACK, extension option | `window_scaling`, `timestamps`, `sack`, `extension` |
-//! | send buffer | `send_buffer` |
+//! | send buffer; both buffers at full size from the beginning | `send_buffer`; `buffer_tuning(false)` |
 //! | ACK at once | `ack_delay(Duration::ZERO)` |
 //! | slow start after idle | `slow_start_after_idle` |
 //! | initial window | `initial_window` |
