@@ -141,6 +141,7 @@ fn config(input: &mut Input<'_>) -> Config {
     config = Config {
         send_buffer: BUFFER,
         receive_buffer: BUFFER << input.index(6),
+        notsent_lowat: is_set(15).then_some(BUFFER / 2),
         datagram_size: 512,
         timestamps: !is_set(0),
         sack: !is_set(1),

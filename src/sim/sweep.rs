@@ -385,6 +385,8 @@ fn draw_config(rng: &mut Rng) -> Result<Config, ConfigError> {
         .datagram_size(one_of(rng, &[512, 1_000, 1_232, 1_472], 1_232))
         .send_buffer(4_096 << rng.index(7))
         .receive_buffer(4_096 << rng.index(9))
+        .buffer_tuning(rng.chance(0.7))
+        .notsent_lowat(rng.chance(0.3).then(|| 4_096 << rng.index(5)))
         .backlog(1 + rng.index(5))
         .ack_delay(draw_millis(rng, &[0, 1, 25, 25, 200, 500]))
         .initial_rto(draw_millis(rng, &[100, 1_000, 1_000, 3_000]))
