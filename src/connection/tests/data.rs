@@ -303,3 +303,49 @@ fn a_small_window_that_is_repeated_is_used_after_the_override_timeout() {
     test.advance(1);
     test.expect((A, 1_001, 5_021, 400));
 }
+
+/// A bulk writer is not woken for every segment: a third of the buffer has to be free.
+#[test]
+fn a_waiting_writer_is_woken_by_a_third_of_the_buffer() {
+    let mut test = ConnectionTest::established(plain().send_buffer(9_000));
+    let data = pattern(1_001, 12_000);
+    assert_eq!(test.connection.write(test.now, &data), Ok(9_000));
+    assert_eq!(
+        test.connection.write(test.now, &data[9_000..]),
+        Err(WriteError::Blocked)
+    );
+    test.drain();
+    test.sent.clear();
+    test.inject((A, 5_001, 3_001, 0));
+    assert_eq!(test.connection.poll_event(), None);
+    test.inject((A, 5_001, 4_001, 0));
+    test.expect_event(Event::Writable);
+}
+
+/// What has left makes room under the limit on what is not sent, not only what was acknowledged.
+#[test]
+fn a_writer_that_waits_for_unsent_bytes_is_woken_when_they_leave() {
+    let mut test = ConnectionTest::established(plain().notsent_lowat(Some(4_096)));
+    let data = pattern(1_001, 20_000);
+    let mut written = 0;
+    // Nine segments and the short tail of the first write fill the congestion window.
+    while let Ok(taken) = test.connection.write(test.now, &data[written..]) {
+        assert!(taken <= 4_096);
+        written += taken;
+        test.drain();
+    }
+    assert_eq!(written, 9_096 + 4_096);
+    assert_eq!(test.connection.stats().unsent_bytes, 4_096);
+    while test.connection.poll_event().is_some() {}
+    test.sent.clear();
+    // The peer's window lets one segment out for each that is acknowledged.
+    for (ack, unsent) in [(2_001, 3_096), (3_001, 2_096)] {
+        test.inject((A, 5_001, ack, 0));
+        assert_eq!(test.connection.stats().unsent_bytes, unsent);
+        assert_eq!(test.connection.poll_event(), None);
+    }
+    test.inject((A, 5_001, 4_001, 0));
+    test.expect_event(Event::Writable);
+    assert_eq!(test.connection.stats().unsent_bytes, 1_096);
+    test.sent.clear();
+}

@@ -242,3 +242,38 @@ fn arrivals_are_counted() {
     assert_eq!(*test.receiver.counters(), expected);
     test.expect_read(3_000);
 }
+
+/// Ranges and their bytes are bounded, whatever comes; once the hole is filled all of it goes on.
+#[test]
+fn after_a_flood_of_ranges_the_stream_goes_on() {
+    let capacity = 1 << 16;
+    let mut test = ReceiverTest::with_capacity(capacity);
+    let mut most = 0;
+    for n in 0..30_000_u64 {
+        test.segment(3 + 2 * (n % 32_000), 1);
+        test.receiver.discard_acks();
+        most = most.max(test.receiver.memory());
+    }
+    // 96 bytes are charged per range: 65,536 / 97 of them fit the window.
+    assert_eq!(test.receiver.out_of_order_bytes(), 675);
+    // The pages of the window, the ranges, and what the reports keep room for.
+    assert!(most <= capacity + 8_192 + 675 * 96 + 8_192, "{most} bytes");
+    // All that was there before comes again, now whole.
+    let mut at = 1;
+    while at < 200_001 {
+        test.segment(at, MSS);
+        at = test.receiver.rcv_nxt().get();
+        test.receiver.discard_acks();
+        let read = test.receiver.readable_bytes() as u64;
+        test.expect_read(read);
+        let report = test.receiver.next_ack();
+        test.receiver.advertise(&report);
+        test.receiver.on_ack_sent();
+    }
+    assert_eq!(test.receiver.out_of_order_bytes(), 0);
+    assert!(
+        test.receiver.memory() <= 16_384,
+        "{}",
+        test.receiver.memory()
+    );
+}
