@@ -379,9 +379,10 @@ impl Lost {
 pub struct RecoveryEntered {
     /// When.
     pub now: Timestamp,
-    /// Bytes sent and not cumulatively acknowledged (RFC 5681 §2); of a window that was not used, no less than
-    /// what was lately acknowledged in one round trip (RFC 7661 §4.4.1). The reduction starts from this and
-    /// not from the window, which may be far larger.
+    /// Bytes sent and not cumulatively acknowledged (RFC 5681 §2), and what earlier ACKs of the same batch
+    /// have allowed to be sent; of a window that was not used, no less than what was lately acknowledged in
+    /// one round trip (RFC 7661 §4.4.1). The reduction starts from this and not from the window, which may be
+    /// far larger.
     pub flight_size: u64,
     /// Bytes estimated in the network, losses subtracted (`pipe`, RFC 6675 §2).
     pub in_flight: u64,

@@ -130,7 +130,7 @@ impl Recovery {
             self.exit_recovery(now);
         } else {
             let is_safe = delivery.made_progress() && self.rate.lost() == prior_lost;
-            self.reduce_rate(delivery.delivered, is_safe);
+            self.reduce_rate(now, delivery.delivered, is_safe);
         }
         if delivery.made_progress() || delivery.newly_sacked > 0 {
             self.schedule_probe(now);
@@ -489,8 +489,9 @@ impl Recovery {
         self.episode = Some(Episode::new(false));
         self.reset_probe();
         self.scoreboard.reset_high_rxt();
+        let flight_size = self.flight_size() + self.unanswered.within_window(now);
         // RFC 5681 §3.2 step 2: what limited transmit sent does not count.
-        let flight_size = self.flight_size().saturating_sub(self.limited_transmit);
+        let flight_size = flight_size.saturating_sub(self.limited_transmit);
         let retransmitted = self.counters.bytes_retransmitted;
         let event = RecoveryEntered {
             now,
@@ -505,7 +506,8 @@ impl Recovery {
         // RFC 9937 §6.1
         let sacked = self.scoreboard.sacked().bytes() + self.duplicates.held();
         let sacked_before = sacked.saturating_sub(delivery.newly_sacked);
-        let recover_fs = self.flight_size().saturating_sub(sacked_before) + delivery.acked;
+        let outstanding = self.flight_size() + self.unanswered.bytes(now);
+        let recover_fs = outstanding.saturating_sub(sacked_before) + delivery.acked;
         let prr = (self.prr && self.controller.uses_prr()).then(|| Prr::new(recover_fs));
         self.phase = Phase::FastRecovery {
             recovery_point,
@@ -546,10 +548,10 @@ impl Recovery {
     }
 
     /// RFC 9937 §6.2
-    fn reduce_rate(&mut self, delivered: u64, is_safe: bool) {
+    fn reduce_rate(&mut self, now: Timestamp, delivered: u64, is_safe: bool) {
         let ack = PrrAck {
             delivered,
-            in_flight: self.pipe(),
+            in_flight: self.pipe() + self.unanswered.bytes(now),
             ssthresh: self.cwnd(),
             is_safe,
             mss: self.mss,

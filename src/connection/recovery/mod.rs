@@ -8,7 +8,7 @@
 //! RFC 6675, `loss`, `scoreboard`) and by time (RFC 8985, `rack`), tail loss probes (`tlp`), partial ACKs where there is no SACK (RFC 6582, `duplicates`),
 //! limited transmit (RFC 3042), proportional rate reduction (RFC 9937, `prr`), pacing (`pacer`),
 //! delivery rate (draft-ietf-ccwg-bbr §4.1, `delivery_rate`), window validation (`window_usage`), undoing
-//! what proves spurious (RFC 3522, RFC 3708, RFC 4015, `undo`). What
+//! what proves spurious (RFC 3522, RFC 3708, RFC 4015, `undo`), ACKs in batches (`unanswered`). What
 //! an ACK does stands in `ack`.
 //!
 //! Left out on purpose: `NextSeg` rule 4 of RFC 6675 (the rescue retransmission), RFC 7323 appendix G
@@ -31,6 +31,7 @@ mod rtt;
 mod scoreboard;
 mod timer;
 mod tlp;
+mod unanswered;
 mod undo;
 mod window_usage;
 
@@ -48,6 +49,7 @@ pub use self::rtt::RttEstimator;
 use self::scoreboard::Scoreboard;
 pub use self::timer::RecoveryTimer;
 use self::tlp::Tlp;
+use self::unanswered::Unanswered;
 use self::undo::Episode;
 use self::window_usage::WindowUsage;
 use crate::congestion::{
@@ -167,6 +169,7 @@ pub struct Recovery {
     rate: RateEstimator,
     pacer: Pacer,
     usage: WindowUsage,
+    unanswered: Unanswered,
     duplicates: Duplicates,
     /// Bytes counted as delivered that are still in the scoreboard as unacknowledged: estimated from
     /// duplicate ACKs, or SACKed and taken back.
@@ -209,6 +212,7 @@ impl Recovery {
             rate: RateEstimator::default(),
             pacer: Pacer::default(),
             usage: WindowUsage::default(),
+            unanswered: Unanswered::default(),
             duplicates: Duplicates::default(),
             counted_ahead: 0,
             phase: Phase::Open,
@@ -288,7 +292,8 @@ impl Recovery {
         self.note_probe(now, false);
         self.usage
             .on_sent(self.snd_una(), self.snd_nxt(), self.pipe(), cwnd, self.mss);
-        self.on_departed(now, bytes, false);
+        let allowed_before = self.unanswered.on_sent(now, bytes);
+        self.on_departed(now, bytes, allowed_before, false);
         self.schedule_probe(now);
     }
 
@@ -321,7 +326,7 @@ impl Recovery {
             self.rto.start(now);
         }
         self.note_probe(now, true);
-        self.on_departed(now, bytes, true);
+        self.on_departed(now, bytes, 0, true);
     }
 
     /// Returns the run of segments sent last, or what is left of it; `None` if its end was SACKed.
@@ -346,7 +351,7 @@ impl Recovery {
     /// Returns how many payload bytes the window allows now, for new data or retransmissions; pacing is
     /// not included. The first retransmission of an episode is always allowed, so retransmissions have to
     /// be sent before new data.
-    pub fn send_allowance(&self, _now: Timestamp) -> u64 {
+    pub fn send_allowance(&self, now: Timestamp) -> u64 {
         let (cwnd, pipe) = (self.cwnd(), self.pipe());
         let allowed = match &self.phase {
             Phase::FastRecovery { prr: Some(prr), .. } => prr.window().saturating_sub(pipe),
@@ -358,9 +363,11 @@ impl Recovery {
                     .min(limit.saturating_sub(self.flight_size()))
             }
             // RFC 6675 §5 step C
-            Phase::Open | Phase::FastRecovery { .. } | Phase::Loss { .. } => {
-                cwnd.saturating_sub(pipe)
+            Phase::FastRecovery { prr: None, .. } => {
+                let unanswered = self.unanswered.bytes(now);
+                cwnd.saturating_sub(pipe).max(unanswered)
             }
+            Phase::Open | Phase::Loss { .. } => cwnd.saturating_sub(pipe),
         };
         if self.must_retransmit() {
             allowed.max(self.mss)
@@ -506,9 +513,16 @@ impl Recovery {
         self.owes_retransmission && self.scoreboard.has_lost()
     }
 
-    fn on_departed(&mut self, now: Timestamp, bytes: u64, is_retransmit: bool) {
+    /// `allowed_before` of the bytes were allowed before the present episode began.
+    fn on_departed(
+        &mut self,
+        now: Timestamp,
+        bytes: u64,
+        allowed_before: u64,
+        is_retransmit: bool,
+    ) {
         if let Phase::FastRecovery { prr: Some(prr), .. } = &mut self.phase {
-            prr.on_sent(bytes);
+            prr.on_sent(bytes.saturating_sub(allowed_before));
         }
         if let Some(rate) = self.pacing_rate() {
             self.pacer.on_sent(now, bytes, rate);

@@ -1,6 +1,7 @@
 //! A fixture with verbs, and what is tested with it, by topic. Segments of 1,000 bytes are numbered from
 //! 0; segment 0 begins at offset 1. The RTT is 100 ms, so the RTO starts at 100 + 4 · 50 = 300 ms.
 
+mod batches;
 mod fast_recovery;
 mod hostile;
 mod rack;

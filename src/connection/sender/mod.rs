@@ -334,6 +334,8 @@ impl Sender {
             self.probe = Probe::None;
             self.persist.stop();
         }
+        let unsent = self.buffer.end().saturating_since(self.snd_nxt());
+        self.recovery.note_waiting(now, unsent.min(self.usable()));
         let outcome = self.recovery.on_ack(now, arrival);
         self.buffer.release_below(self.recovery.snd_una());
         self.grow_buffer();

@@ -36,6 +36,12 @@ impl ConnectionTest {
 
     /// An ACK with SACK blocks.
     fn inject_sack(&mut self, ack: u32, blocks: &[(u32, u32)]) {
+        self.handle_sack(ack, blocks);
+        self.drain();
+    }
+
+    /// The same as part of a batch, which [`drain`](Self::drain) answers.
+    fn handle_sack(&mut self, ack: u32, blocks: &[(u32, u32)]) {
         let mut sack_blocks = SackBlocks::new();
         for &(left, right) in blocks {
             sack_blocks.push(SackBlock {
@@ -47,7 +53,10 @@ impl ConnectionTest {
             sack_blocks,
             ..Options::default()
         };
-        self.inject_with((A, 5_001, ack, 0), options);
+        let header = segment(A, 5_001, ack, self.peer_window, options);
+        let bytes = encode(&header, &[], self.peer_integrity);
+        let segment = Segment::decode(&bytes).unwrap();
+        self.connection.handle_segment(self.now, &segment, &bytes);
     }
 
     /// Writes `segments` full segments, which all go out.
@@ -63,6 +72,33 @@ impl ConnectionTest {
             };
             self.expect((A | push, first + segment * 1_000, 5_001, 1_000));
         }
+    }
+}
+
+#[test]
+fn a_loss_amid_a_batch_of_acks_halves_the_window_in_use() {
+    let mut test = ConnectionTest::established_with_sack(plain());
+    test.peer_window = 60_000;
+    test.inject((A, 5_001, 1_001, 0));
+    test.write(40_000);
+    for segment in 0..10 {
+        test.expect((A, 1_001 + segment * 1_000, 5_001, 1_000));
+    }
+    test.advance(100);
+    // Four ACKs open the window to 14 segments, of which one by one as many would have been sent. The fifth
+    // segment is lost.
+    for ack in [2_001, 3_001, 4_001, 5_001] {
+        test.handle_sack(ack, &[]);
+    }
+    for end in [7_001, 8_001, 9_001, 10_001, 11_001] {
+        test.handle_sack(5_001, &[(6_001, end)]);
+    }
+    test.drain();
+    assert_eq!(test.connection.stats().ssthresh, 7_000);
+    test.expect((A, 5_001, 5_001, 1_000));
+    // Eight that the ACKs before the loss allowed, two of limited transmit.
+    for segment in 10..20 {
+        test.expect((A, 1_001 + segment * 1_000, 5_001, 1_000));
     }
 }
 
