@@ -84,11 +84,13 @@ impl NewReno {
         bytes.saturating_sub(step)
     }
 
-    /// RFC 5681 §3.1: one segment more once a whole window of bytes is acknowledged.
+    /// RFC 5681 §3.1: one segment more once a whole window is acknowledged, which takes a round trip.
     fn avoid_congestion(&mut self, bytes: u64) {
         self.credit = self.credit.saturating_add(bytes);
-        if self.credit >= self.cwnd {
-            self.credit = self.credit.saturating_sub(self.cwnd);
+        // A window is what can be sent of it in a round trip: whole segments.
+        let window = self.cwnd.saturating_sub(self.cwnd % self.mss);
+        if self.credit >= window {
+            self.credit = self.credit.saturating_sub(window);
             self.cwnd = self.cwnd.saturating_add(self.mss);
         }
         self.credit = self.credit.min(self.cwnd);
@@ -120,12 +122,12 @@ impl NewReno {
 impl CongestionController for NewReno {
     fn on_acked(&mut self, event: &Acked) {
         // RFC 7661 §4: what was not used is not validated, so it must not grow.
-        if self.in_recovery || event.in_recovery || !event.is_cwnd_limited {
+        if event.in_recovery || !event.is_cwnd_limited {
             return;
         }
-        // RFC 3465 §2.3: after a timeout, the ACK that fills a hole also covers what had arrived
-        // before; only what left the network now may open the window.
-        let bytes = if self.is_repairing {
+        // RFC 3465 §2.3: after a timeout, and when recovery ends, the ACK that fills a hole also covers
+        // what had arrived before; only what left the network now may open the window.
+        let bytes = if self.is_repairing || self.in_recovery {
             event.bytes.min(event.delivered)
         } else {
             event.bytes

@@ -131,12 +131,33 @@ fn an_episode_reduces_once_and_does_not_grow() {
     let mut partial = Acked::new(NOW, 3 * MSS, 0);
     partial.in_recovery = true;
     controller.on_acked(&partial);
-    // The ACK that ends the episode comes before its end is told.
-    ack(&mut controller, 7 * MSS);
     assert_eq!((controller.cwnd(), controller.credit), (5_000, 0));
+    // The ACK that ends the episode comes before its end is told: one segment leaves the network with it,
+    // the others had arrived before.
+    let mut last = Acked::new(NOW, 7 * MSS, 0);
+    last.delivered = MSS;
+    controller.on_acked(&last);
+    assert_eq!((controller.cwnd(), controller.credit), (5_000, 1_000));
     exit(&mut controller);
     lose(&mut controller, 5 * MSS);
     assert_eq!(controller.cwnd(), 2_500, "the next episode reduces again");
+}
+
+#[test]
+fn a_window_grows_by_a_segment_per_round_trip_though_it_holds_a_fraction_of_one() {
+    let mut controller = new_reno();
+    lose(&mut controller, 7 * MSS);
+    exit(&mut controller);
+    assert_eq!(controller.cwnd(), 3_500);
+    // Three segments are what goes out of it in a round trip.
+    for _ in 0..3 {
+        ack(&mut controller, MSS);
+    }
+    assert_eq!((controller.cwnd(), controller.credit), (4_500, 0));
+    for _ in 0..4 {
+        ack(&mut controller, MSS);
+    }
+    assert_eq!((controller.cwnd(), controller.credit), (5_500, 0));
 }
 
 #[test]
