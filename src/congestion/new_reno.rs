@@ -132,6 +132,12 @@ impl CongestionController for NewReno {
         } else {
             event.bytes
         };
+        if self.in_recovery {
+            // RFC 6582 §3.2 step 3: the ACK that ends recovery leaves cwnd at ssthresh. What it delivered
+            // counts with the next one.
+            self.credit = self.credit.saturating_add(bytes).min(self.cwnd);
+            return;
+        }
         let rest = self.slow_start(bytes);
         if self.cwnd >= self.ssthresh {
             self.is_repairing = false;
