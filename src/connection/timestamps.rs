@@ -12,6 +12,8 @@ use crate::wire::{Flags, Header, Timestamps};
 
 /// How long TS.Recent is trusted without being renewed (RFC 7323 §5.5): 24 days.
 const TS_RECENT_LIFETIME: Duration = Duration::from_secs(24 * 24 * 3600);
+/// How many milliseconds older than TS.Recent a segment's timestamp may be.
+const PAWS_TOLERANCE: u32 = 250;
 /// A timestamp echo older than this is no RTT sample but a lie or a wrap.
 const MAX_RTT_SAMPLE: Duration = Duration::from_secs(600);
 
@@ -49,13 +51,22 @@ impl Connection {
     }
 
     /// RFC 7323 §5.3 R1: says whether the timestamp lets the segment pass.
+    ///
+    /// Deviation from RFC 7323 §5.3 R1: where both ends are known to count milliseconds, because both offered
+    /// our extension option, a segment may be a little older than TS.Recent. When one of several late segments
+    /// is sent again, its copy renews TS.Recent, and the originals of the others would be dropped when they
+    /// arrive: reordering would become loss. What PAWS is for, a duplicate from before the sequence numbers
+    /// wrapped, is 3 GiB older, more than 100 Gbit/s carry in this time.
     pub(super) fn passes_paws(&self, now: Timestamp, header: &Header) -> bool {
         let known = self.ts_recent.filter(|_| self.uses_timestamps());
         let (Some((recent, set_at)), Some(timestamps)) = (known, header.options.timestamps) else {
             return true;
         };
+        let counts_millis = self.negotiated.is_some_and(|n| n.extension.is_some());
+        let is_just_late = counts_millis && recent.wrapping_sub(timestamps.tsval) <= PAWS_TOLERANCE;
         header.flags.contains(Flags::RST)
             || !is_before(timestamps.tsval, recent)
+            || is_just_late
             || now.saturating_since(set_at) > TS_RECENT_LIFETIME
     }
 

@@ -1,7 +1,7 @@
 //! Segments that do not belong: RFC 9293 §3.10.7.4, RFC 5961, RFC 7323 §5, RFC 1337.
 
 use super::*;
-use crate::wire::Timestamps;
+use crate::wire::{Extension, Timestamps};
 
 /// RFC 5961 §3.2.
 #[test]
@@ -170,6 +170,41 @@ fn a_reset_of_ours_carries_timestamps() {
     test.drain();
     let reset = test.expect((R | A, 1_001, 5_001, 0));
     assert_eq!(reset.options.timestamps, stamped(1, 700).timestamps);
+}
+
+/// Deviation from RFC 7323 §5.3 R1, between two ends that count milliseconds.
+#[test]
+fn paws_lets_pass_what_is_just_late_if_both_offered_the_extension() {
+    for (tsval, is_dropped) in [(450, false), (449, true)] {
+        let mut test = ConnectionTest::connect(plain().timestamps(true).extension(true));
+        let syn = test.expect((S, 1_000, 0, 0));
+        // Without the CRC, which the fixture does not make.
+        let extension = syn.options.extension.map(|extension| Extension {
+            features: 0,
+            ..extension
+        });
+        test.inject_with(
+            (S | A, 5_000, 1_001, 0),
+            Options {
+                mss: Some(1_012),
+                extension,
+                ..stamped(700, 1)
+            },
+        );
+        test.expect((A, 1_001, 5_001, 0));
+        test.inject_with((A, 5_001, 1_001, 100), stamped(tsval, 1));
+        let expected = if is_dropped { 0 } else { 100 };
+        let received = test.connection.stats().receive_buffer_bytes;
+        assert_eq!(received, expected, "{tsval}");
+        if is_dropped {
+            test.expect((A, 1_001, 5_001, 0));
+        } else {
+            test.read(5_001, 100);
+            let ack = test.expect((A, 1_001, 5_101, 0));
+            // It does not renew TS.Recent.
+            assert_eq!(ack.options.timestamps.map(|ts| ts.tsecr), Some(700));
+        }
+    }
 }
 
 /// RFC 7323 §4.3 (2): a segment ahead of a gap does not renew TS.Recent.
