@@ -44,6 +44,7 @@ pub struct NewReno {
 struct Window {
     cwnd: u64,
     ssthresh: u64,
+    credit: u64,
 }
 
 impl NewReno {
@@ -72,6 +73,7 @@ impl NewReno {
         self.before_reduction = Some(Window {
             cwnd: self.cwnd,
             ssthresh: self.ssthresh,
+            credit: self.credit,
         });
     }
 
@@ -87,8 +89,9 @@ impl NewReno {
     /// RFC 5681 §3.1: one segment more once a whole window is acknowledged, which takes a round trip.
     fn avoid_congestion(&mut self, bytes: u64) {
         self.credit = self.credit.saturating_add(bytes);
-        // A window is what can be sent of it in a round trip: whole segments.
-        let window = self.cwnd.saturating_sub(self.cwnd % self.mss);
+        // A round trip carries whole segments: the part of one that a halved window may end in is never sent,
+        // and waiting for its acknowledgment would make the growth slower than one segment per round trip.
+        let window = self.cwnd.saturating_sub(self.cwnd % self.mss).max(self.mss);
         if self.credit >= window {
             self.credit = self.credit.saturating_sub(window);
             self.cwnd = self.cwnd.saturating_add(self.mss);
@@ -203,6 +206,7 @@ impl CongestionController for NewReno {
         if let Some(before) = self.before_reduction.take() {
             self.cwnd = self.cwnd.max(before.cwnd);
             self.ssthresh = self.ssthresh.max(before.ssthresh);
+            self.credit = self.credit.max(before.credit);
             self.is_repairing = false;
         }
     }
