@@ -44,6 +44,7 @@
 //! | ACK at once | `ack_delay(Duration::ZERO)` |
 //! | slow start after idle | `slow_start_after_idle` |
 //! | initial window | `initial_window` |
+//! | PRR, tail loss probe, F-RTO | `prr`, `tail_loss_probe`, `frto` |
 //! | initial, smallest and largest RTO | `initial_rto`, `min_rto`, `max_rto` |
 //! | retry limits, user timeout, keepalive, TIME-WAIT | `syn_retries`, `data_retries`, `user_timeout`, `keepalive`, `time_wait` |
 //! | challenge ACKs and RSTs per second | `challenge_ack_limit`, `reset_rate_limit` |
@@ -52,7 +53,7 @@
 //!
 //! # Parts
 //!
-//! [`wire`] is the codec, and [`sim`] the
+//! [`wire`] is the codec, [`recovery`] loss recovery without a connection around it, and [`sim`] the
 //! seeded world that the crate's own seed sweep runs in. [`fuzz`] holds what the fuzz targets call.
 
 pub use crate::connection::{
@@ -71,6 +72,11 @@ pub mod wire {
         MAX_OPTIONS_LEN, MAX_WINDOW_SCALE, Options, SackBlock, SackBlocks, Segment, SeqNumber,
         Timestamps, peek_ports, peek_seq, seal,
     };
+}
+
+/// Loss recovery alone, for benchmarks: what a sender tells it and asks it.
+pub mod recovery {
+    pub use crate::connection::{AckArrival, AckOutcome, Recovery, RecoveryStart};
 }
 
 /// The world on a virtual clock.

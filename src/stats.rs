@@ -95,6 +95,8 @@ pub struct ConnectionStats {
     pub segments_spurious: u64,
     /// Reductions of the congestion window that proved spurious and were taken back (RFC 4015).
     pub undo_count: u64,
+    /// Timeouts that F-RTO found spurious (RFC 5682); they are counted under `undo_count` too.
+    pub frto_count: u64,
     /// ACKs by which segments proved to have been reordered on their way to the peer (RFC 8985 §6.2).
     pub reordering_count: u64,
     /// How late a segment that others have overtaken may be before it counts as lost (RFC 8985 §6.2),

@@ -115,7 +115,7 @@ impl Connection {
         }
         let window = u64::from(header.window);
         self.sender
-            .update_window(Offset::ZERO, Offset::FIRST, window);
+            .update_window(now, Offset::ZERO, Offset::FIRST, window);
         self.establish(now);
         self.receiver.demand_ack();
         // Text on a SYN-ACK is allowed (RFC 9293 §3.10.7.3, fourth, last paragraph).
@@ -139,7 +139,7 @@ impl Connection {
         }
         // RFC 7323 §2.2: the window of a SYN is never scaled.
         self.sender
-            .update_window(Offset::ZERO, Offset::ZERO, u64::from(header.window));
+            .update_window(now, Offset::ZERO, Offset::ZERO, u64::from(header.window));
         let is_simultaneous = self.state == State::SynSent && !header.flags.contains(Flags::ACK);
         if let Some(handshake) = &mut self.handshake {
             if is_simultaneous {
@@ -407,7 +407,7 @@ impl Connection {
                 self.measure_round_trip();
             }
             self.adapt_ack_delay();
-            self.sender.update_window(placed.start, ack, window);
+            self.sender.update_window(now, placed.start, ack, window);
             if self.sender.take_writable() {
                 self.events.push(Event::Writable);
             }

@@ -50,6 +50,8 @@ pub use self::offset::Offset;
 #[cfg(any(fuzzing, feature = "__internals"))]
 pub use self::receiver::fuzz::fuzz_assembler;
 use self::receiver::{Receiver, ReceiverParams};
+#[cfg(any(fuzzing, feature = "__internals"))]
+pub use self::recovery::{AckArrival, AckOutcome, Recovery, RecoveryStart};
 use self::sender::Sender;
 pub use self::state::State;
 use self::teardown::Ending;

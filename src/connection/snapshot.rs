@@ -67,6 +67,7 @@ impl Connection {
             tlp_repair_count: counted.tlp_repair_count,
             segments_spurious: counted.segments_spurious,
             undo_count: counted.undo_count,
+            frto_count: counted.frto_count,
             reordering_count: counted.reordering_count,
             reordering_window: recovery.reo_wnd(),
             zero_window_probes: self.sender.zero_window_probes(),

@@ -8,11 +8,11 @@ use super::losses::Losses;
 use super::prr::{Prr, PrrAck};
 use super::rack::{AckRound, DeliveryTime};
 use super::scoreboard::Piece;
-use super::tlp::ProbeAck;
+use super::tlp::{ProbeAck, Tlp};
 use super::undo::Episode;
 use super::{Phase, Recovery};
 use crate::Timestamp;
-use crate::congestion::{Acked, RateSample, RecoveryEntered, RecoveryExited, Undo};
+use crate::congestion::{Acked, RateSample, RecoveryEntered, RecoveryExited};
 use crate::connection::Offset;
 
 /// An ACK that is acceptable (RFC 9293 §3.10.7.4).
@@ -62,17 +62,23 @@ impl AckArrival<'_> {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Delivery {
     /// How far `snd_una` moved.
-    acked: u64,
+    pub(super) acked: u64,
     /// Bytes delivered for the first time, estimates included.
-    delivered: u64,
+    pub(super) delivered: u64,
     /// Bytes newly SACKed, or assumed so because of a duplicate ACK.
-    newly_sacked: u64,
+    pub(super) newly_sacked: u64,
+    /// The latest transmission of what was newly SACKed.
+    newest_sacked: Option<u64>,
+    /// Whether something was delivered that was sent once only.
+    pub(super) has_original: bool,
+    /// Whether it answers a tail loss probe.
+    answers_probe: bool,
     /// RTT sample.
     sample: Option<Duration>,
 }
 
 impl Delivery {
-    const fn made_progress(&self) -> bool {
+    pub(super) const fn made_progress(&self) -> bool {
         self.acked > 0
     }
 }
@@ -88,11 +94,19 @@ impl Recovery {
         let prior_lost = self.rate.lost();
         let delivery = self.take_delivery(now, arrival);
         if let Some(sample) = delivery.sample {
-            self.rtt.on_sample(sample);
+            self.rtt.on_sample(now, sample);
             self.rto.on_sample(&self.rtt);
         }
         if delivery.made_progress() {
             self.on_progress(now);
+        } else if delivery.newest_sacked < self.scoreboard.head_transmission()
+            && delivery.newest_sacked.is_some()
+        {
+            // Deviation from RFC 6298 §5.3: not only an ACK that advances restarts the timer, because one that
+            // SACKs something new shows as well that the path is alive. But only if that was sent before the
+            // first segment was last: what was sent after it tells the detector by time what became of it, and
+            // must not put the timeout off for ever.
+            self.rto.restart(now);
         }
         let rate = self
             .rate
@@ -130,7 +144,7 @@ impl Recovery {
             self.exit_recovery(now);
         } else {
             let is_safe = delivery.made_progress() && self.rate.lost() == prior_lost;
-            self.reduce_rate(now, delivery.delivered, is_safe);
+            self.reduce_rate(now, &delivery, is_safe);
         }
         if delivery.made_progress() || delivery.newly_sacked > 0 {
             self.schedule_probe(now);
@@ -148,30 +162,40 @@ impl Recovery {
     /// Updates the scoreboard and counts what the ACK delivered.
     fn take_delivery(&mut self, now: Timestamp, arrival: &AckArrival<'_>) -> Delivery {
         let (mut removed, mut karn) = (0, Karn::default());
+        let mut has_original = false;
         let rate = &mut self.rate;
         let rack = &mut self.rack;
-        let time = DeliveryTime {
+        let advanced = DeliveryTime {
             now,
             echoed: arrival.rtt.map(|rtt| now - rtt),
             min_rtt: self.rtt.min_rtt(),
         };
-        let mut on_delivered = |piece: &Piece| {
+        // RFC 7323 §4.3: the echo is that of the last segment that arrived in order, so it says nothing about
+        // what is SACKed.
+        let sacked = DeliveryTime {
+            echoed: None,
+            ..advanced
+        };
+        let mut on_delivered = |piece: &Piece, time: &DeliveryTime| {
             rate.on_delivered(&piece.snapshot);
             if let Some(rack) = rack {
-                rack.on_delivered(piece, &time);
+                rack.on_delivered(piece, time);
             }
         };
         let acked = self.scoreboard.acknowledge(arrival.ack, &mut |piece| {
             removed += piece.len();
             karn.on_acknowledged(piece);
-            on_delivered(piece);
+            has_original |= !piece.was_retransmitted;
+            on_delivered(piece, &advanced);
         });
-        let mut newly_sacked = 0;
+        let (mut newly_sacked, mut newest_sacked) = (0, None);
         if self.sack {
             for block in arrival.sack {
                 let is_accepted = self.scoreboard.sack(block.clone(), &mut |piece| {
                     newly_sacked += piece.len();
-                    on_delivered(piece);
+                    newest_sacked = newest_sacked.max(Some(piece.snapshot.transmission));
+                    has_original |= !piece.was_retransmitted;
+                    on_delivered(piece, &sacked);
                 });
                 self.counters.sack_blocks_refused += u64::from(!is_accepted);
             }
@@ -200,11 +224,17 @@ impl Recovery {
         };
         // RFC 7323 §4.1: only an ACK that advances gives a sample. Our own clock is finer than the
         // millisecond of the echo, which serves where Karn's rule forbids ours.
-        let echoed = arrival.rtt.filter(|_| self.timestamps && acked > 0);
+        // With the ACK of a duplicate the echo is that of the original (RFC 7323 §4.3), and the sample would
+        // measure how long its ACK, and not the path, was lost.
+        let is_sample = self.timestamps && acked > 0 && arrival.dsack().is_none();
+        let echoed = arrival.rtt.filter(|_| is_sample);
         Delivery {
             acked,
             delivered: delivered + credit,
             newly_sacked: held,
+            newest_sacked,
+            has_original,
+            answers_probe: newly_sacked > 0 && self.tlp.as_ref().is_some_and(Tlp::is_probing),
             sample: karn.sample(now).or(echoed),
         }
     }
@@ -298,71 +328,6 @@ impl Recovery {
         true
     }
 
-    /// Says whether the ACK proves that the latest reduction was spurious.
-    fn is_spurious(
-        &mut self,
-        now: Timestamp,
-        arrival: &AckArrival<'_>,
-        delivery: &Delivery,
-    ) -> bool {
-        let snd_una = self.snd_una();
-        // What was not sent again is the network's own duplicate, or a lie.
-        let counters = &mut self.counters;
-        let unreported = counters
-            .segments_retransmitted
-            .saturating_sub(counters.segments_spurious);
-        let duplicate = arrival.dsack().filter(|_| unreported > 0);
-        if let Some(range) = duplicate {
-            let bytes = range.end.saturating_since(range.start);
-            counters.segments_spurious += bytes.div_ceil(self.mss).min(unreported);
-        }
-        if self
-            .episode
-            .as_ref()
-            .is_some_and(|episode| episode.is_expired(snd_una))
-        {
-            self.episode = None;
-        }
-        let Some(episode) = &mut self.episode else {
-            return false;
-        };
-        let has_echo = self.timestamps && arrival.rtt_tsecr.is_some();
-        let echoed = arrival.rtt.filter(|_| has_echo).map(|rtt| now - rtt);
-        let by_echo = episode.on_echo(echoed, delivery.made_progress());
-        let by_dsack = duplicate.is_some_and(|range| episode.on_duplicate(range));
-        by_echo || by_dsack
-    }
-
-    /// Takes the latest reduction back (RFC 4015 §3). Returns whether that ends a fast recovery.
-    fn undo(&mut self, now: Timestamp) -> bool {
-        let was_timeout = self.episode.take().is_some_and(|e| e.was_timeout());
-        let has_ended = self.is_in_recovery();
-        if !matches!(self.phase, Phase::Open) {
-            let transmission = self.rate.on_sent(now, self.pipe(), false);
-            self.scoreboard.unmark_lost(transmission.transmission);
-            let all = self.snd_una()..self.snd_nxt();
-            if let Some(rack) = &mut self.rack {
-                rack.on_sent(&transmission, all);
-            }
-            self.duplicates.reset();
-            self.owes_retransmission = false;
-        }
-        if matches!(self.phase, Phase::Loss { .. }) {
-            self.phase = Phase::Open;
-            self.on_episode_ended();
-        }
-        if !was_timeout && let Some(rack) = &mut self.rack {
-            rack.on_spurious_recovery();
-        }
-        self.counters.undo_count += 1;
-        self.usage.forget_loss();
-        let mut event = Undo::new(now, self.pipe());
-        event.was_timeout = was_timeout;
-        self.controller.on_undo(&event);
-        tracing::debug!(was_timeout, cwnd = self.cwnd(), "reduction undone");
-        has_ended
-    }
-
     /// Detects losses, and begins a recovery episode if there is reason to. Returns whether the one in
     /// progress has ended.
     fn react(&mut self, now: Timestamp, delivery: &Delivery) -> bool {
@@ -371,6 +336,7 @@ impl Recovery {
             && snd_una >= recovery_point
         {
             self.phase = Phase::Open;
+            self.frto.stop();
             self.on_episode_ended();
         }
         let verdict = if self.trusts_order() {
@@ -537,7 +503,7 @@ impl Recovery {
         tracing::debug!(cwnd = self.cwnd(), "recovery ends");
     }
 
-    fn on_episode_ended(&mut self) {
+    pub(super) fn on_episode_ended(&mut self) {
         let snd_nxt = self.snd_nxt();
         if let Some(episode) = &mut self.episode {
             episode.on_exited(snd_nxt);
@@ -548,12 +514,13 @@ impl Recovery {
     }
 
     /// RFC 9937 §6.2
-    fn reduce_rate(&mut self, now: Timestamp, delivered: u64, is_safe: bool) {
+    fn reduce_rate(&mut self, now: Timestamp, delivery: &Delivery, is_safe: bool) {
         let ack = PrrAck {
-            delivered,
+            delivered: delivery.delivered,
             in_flight: self.pipe() + self.unanswered.bytes(now),
             ssthresh: self.cwnd(),
             is_safe,
+            answers_probe: delivery.answers_probe,
             mss: self.mss,
         };
         if let Phase::FastRecovery { prr: Some(prr), .. } = &mut self.phase {

@@ -8,19 +8,21 @@
 //! RFC 6675, `loss`, `scoreboard`) and by time (RFC 8985, `rack`), tail loss probes (`tlp`), partial ACKs where there is no SACK (RFC 6582, `duplicates`),
 //! limited transmit (RFC 3042), proportional rate reduction (RFC 9937, `prr`), pacing (`pacer`),
 //! delivery rate (draft-ietf-ccwg-bbr §4.1, `delivery_rate`), window validation (`window_usage`), undoing
-//! what proves spurious (RFC 3522, RFC 3708, RFC 4015, `undo`), ACKs in batches (`unanswered`). What
-//! an ACK does stands in `ack`.
+//! what proves spurious (RFC 3522, RFC 3708, RFC 4015, RFC 5682, `undo`, `frto`, `spurious`), ACKs in
+//! batches (`unanswered`). What an ACK does stands in `ack`.
 //!
 //! Left out on purpose: `NextSeg` rule 4 of RFC 6675 (the rescue retransmission), RFC 7323 appendix G
-//! (see `rtt`), F-RTO (RFC 5682).
+//! (see `rtt`).
 //!
-//! A timeout marks everything outstanding as lost and sends it again in order under slow start; SACK
-//! information is kept and saves what it covers (RFC 6675 §5.1). As long as anything is outstanding the
-//! timer runs, so whatever else goes wrong ends in a timeout and never in silence.
+//! A timeout marks what is late as lost (RFC 8985 §6.3), or without RACK everything outstanding, and sends
+//! it again in order under slow start; SACK information is kept and saves what it covers (RFC 6675 §5.1).
+//! As long as anything is outstanding the timer runs, so whatever else goes wrong ends in a timeout and
+//! never in silence.
 
 mod ack;
 mod delivery_rate;
 mod duplicates;
+mod frto;
 mod loss;
 mod losses;
 mod pacer;
@@ -29,6 +31,7 @@ mod rack;
 mod rto;
 mod rtt;
 mod scoreboard;
+mod spurious;
 mod timer;
 mod tlp;
 mod unanswered;
@@ -41,6 +44,7 @@ use std::time::Duration;
 pub use self::ack::{AckArrival, AckOutcome};
 use self::delivery_rate::RateEstimator;
 use self::duplicates::Duplicates;
+use self::frto::Frto;
 use self::pacer::Pacer;
 use self::prr::Prr;
 use self::rack::Rack;
@@ -118,6 +122,8 @@ pub struct RecoveryCounters {
     pub segments_spurious: u64,
     /// Reductions of the window that were taken back.
     pub undo_count: u64,
+    /// Timeouts that F-RTO found spurious.
+    pub frto_count: u64,
 }
 
 /// Where loss recovery stands.
@@ -171,6 +177,7 @@ pub struct Recovery {
     usage: WindowUsage,
     unanswered: Unanswered,
     duplicates: Duplicates,
+    frto: Frto,
     /// Bytes counted as delivered that are still in the scoreboard as unacknowledged: estimated from
     /// duplicate ACKs, or SACKed and taken back.
     counted_ahead: u64,
@@ -214,6 +221,7 @@ impl Recovery {
             usage: WindowUsage::default(),
             unanswered: Unanswered::default(),
             duplicates: Duplicates::default(),
+            frto: Frto::new(config.frto),
             counted_ahead: 0,
             phase: Phase::Open,
             recover: None,
@@ -237,7 +245,7 @@ impl Recovery {
         let has_tlp = self.rack.is_some() && start.tail_loss_probe;
         self.tlp = has_tlp.then(|| Tlp::new(start.peer_ack_delay));
         if let Some(sample) = start.handshake_rtt {
-            self.rtt.on_sample(sample);
+            self.rtt.on_sample(now, sample);
         }
         self.rto
             .on_established(&self.rtt, start.syn_retransmitted, start.peer_ack_delay);
@@ -289,7 +297,8 @@ impl Recovery {
         }
         // RFC 6298 §5.1
         self.rto.start(now);
-        self.note_probe(now, false);
+        self.note_probe(now, None);
+        self.frto.on_sent(bytes);
         self.usage
             .on_sent(self.snd_una(), self.snd_nxt(), self.pipe(), cwnd, self.mss);
         let allowed_before = self.unanswered.on_sent(now, bytes);
@@ -312,6 +321,8 @@ impl Recovery {
         if let Some(rack) = &mut self.rack {
             rack.on_sent(&snapshot, range.clone());
         }
+        let end = range.end;
+        self.frto.on_retransmitted(end);
         if let Some(episode) = &mut self.episode {
             episode.on_retransmitted(now, range);
         }
@@ -325,18 +336,20 @@ impl Recovery {
         } else {
             self.rto.start(now);
         }
-        self.note_probe(now, true);
+        self.note_probe(now, Some(end));
         self.on_departed(now, bytes, 0, true);
     }
 
-    /// Returns the run of segments sent last, or what is left of it; `None` if its end was SACKed.
+    /// Returns the highest run of segments that was not SACKed, or what is left of it.
     pub fn last_run(&self) -> Option<Range<Offset>> {
         self.scoreboard.last_run()
     }
 
     /// Returns the lowest lost range that was not sent again, at most `max` bytes.
     pub fn next_retransmission(&self, max: u64) -> Option<Range<Offset>> {
-        self.scoreboard.next_lost(max)
+        (!self.frto.holds_retransmissions())
+            .then(|| self.scoreboard.next_lost(max))
+            .flatten()
     }
 
     /// Returns a range, at most `max` bytes, that is worth sending again in recovery though it is not
@@ -352,17 +365,21 @@ impl Recovery {
     /// not included. The first retransmission of an episode is always allowed, so retransmissions have to
     /// be sent before new data.
     pub fn send_allowance(&self, now: Timestamp) -> u64 {
+        if self.frto.holds_retransmissions() {
+            return self.frto.allowance();
+        }
         let (cwnd, pipe) = (self.cwnd(), self.pipe());
         let allowed = match &self.phase {
             Phase::FastRecovery { prr: Some(prr), .. } => prr.window().saturating_sub(pipe),
-            // RFC 3042 §2, RFC 6675 §5 step 3.3: what left the network may be replaced by new data, up to
-            // two segments, before a loss is certain.
-            Phase::Open if !self.scoreboard.is_disturbed() => {
+            // RFC 3042 §2: what left the network may be replaced by new data, up to two segments, before a
+            // loss is certain. With SACK it is `pipe` that decides (RFC 6675 §5, step 3.3): where reordering
+            // makes the detector by time patient, much may be SACKed before anything is certain.
+            Phase::Open if !self.sack && !self.scoreboard.is_disturbed() => {
                 let limit = cwnd.saturating_add(self.mss.saturating_mul(LIMITED_TRANSMIT_SEGMENTS));
                 cwnd.saturating_sub(pipe)
                     .min(limit.saturating_sub(self.flight_size()))
             }
-            // RFC 6675 §5 step C
+            // RFC 6675 §5, steps 3.3 and C
             Phase::FastRecovery { prr: None, .. } => {
                 let unanswered = self.unanswered.bytes(now);
                 cwnd.saturating_sub(pipe).max(unanswered)
@@ -466,7 +483,7 @@ impl Recovery {
 
     /// Sets the effective send MSS in bytes.
     #[cfg_attr(
-        not(test),
+        not(any(test, fuzzing, feature = "__internals")),
         expect(dead_code, reason = "path MTU discovery will call it")
     )]
     pub fn set_mss(&mut self, mss: u64) {
@@ -510,7 +527,7 @@ impl Recovery {
     }
 
     fn must_retransmit(&self) -> bool {
-        self.owes_retransmission && self.scoreboard.has_lost()
+        self.owes_retransmission && self.scoreboard.has_lost() && !self.frto.holds_retransmissions()
     }
 
     /// `allowed_before` of the bytes were allowed before the present episode began.
@@ -538,6 +555,10 @@ impl Recovery {
     }
 
     /// Checks what the type promises.
+    ///
+    /// # Panics
+    ///
+    /// If it does not hold.
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
         self.scoreboard.check_invariants();

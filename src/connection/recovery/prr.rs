@@ -6,6 +6,9 @@
 //! recovery goes well, one segment more per ACK. Without SACK it works on the estimate that each
 //! duplicate ACK delivers one segment (RFC 9937 §3, `DeliveredData`).
 
+/// RFC 6928 §2
+const RESTART_SEGMENTS: u64 = 10;
+
 /// What an ACK in recovery means to PRR. All numbers are bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct PrrAck {
@@ -17,6 +20,8 @@ pub struct PrrAck {
     pub ssthresh: u64,
     /// Whether `snd_una` advanced and nothing more proved lost (`SafeACK`).
     pub is_safe: bool,
+    /// Whether it answers a tail loss probe: nothing else was in flight.
+    pub answers_probe: bool,
     /// Effective send MSS.
     pub mss: u64,
 }
@@ -63,6 +68,13 @@ impl Prr {
             if ack.is_safe {
                 send = send.saturating_add(ack.mss);
             }
+            if ack.answers_probe {
+                // Deviation from RFC 9937 §6.2: after a silence of two round trips there is no ACK clock to
+                // keep, and one segment for the one that the probe delivered would leave the rest of a lost
+                // tail waiting for another round trip. What may go out is what may after idling (RFC 5681
+                // §4.1, RFC 6928).
+                send = send.max(ack.mss.saturating_mul(RESTART_SEGMENTS));
+            }
             send.min(ack.ssthresh - ack.in_flight)
         };
         if self.out == 0 && send == 0 {
@@ -105,6 +117,7 @@ mod tests {
                 in_flight: in_flight * MSS,
                 ssthresh: ssthresh * MSS,
                 is_safe: false,
+                answers_probe: false,
                 mss: MSS,
             });
             // The first retransmission goes out whatever the window says.
@@ -144,6 +157,7 @@ mod tests {
                 in_flight: in_flight * MSS,
                 ssthresh: 10 * MSS,
                 is_safe,
+                answers_probe: false,
                 mss: MSS,
             });
             assert_eq!(
@@ -151,6 +165,24 @@ mod tests {
                 expected,
                 "{in_flight} {is_safe}"
             );
+        }
+    }
+
+    #[test]
+    fn the_answer_of_a_probe_lets_the_rest_of_the_tail_go_up_to_the_target() {
+        // In flight in segments, target, sent.
+        for (in_flight, ssthresh, expected) in [(0, 2, 2), (1, 2, 1), (0, 50, 10), (0, 5, 5)] {
+            let mut prr = Prr::new(20 * MSS);
+            prr.on_ack(&PrrAck {
+                delivered: 100,
+                in_flight: in_flight * MSS,
+                ssthresh: ssthresh * MSS,
+                is_safe: false,
+                answers_probe: true,
+                mss: MSS,
+            });
+            let sent = prr.window() - in_flight * MSS;
+            assert_eq!(sent, expected * MSS, "{in_flight} of {ssthresh}");
         }
     }
 
@@ -163,6 +195,7 @@ mod tests {
             in_flight: 10 * MSS,
             ssthresh: 10 * MSS,
             is_safe: false,
+            answers_probe: false,
             mss: MSS,
         };
         prr.on_ack(&ack);
@@ -184,6 +217,7 @@ mod tests {
             in_flight: 0,
             ssthresh: u64::MAX,
             is_safe: true,
+            answers_probe: false,
             mss: MSS,
         };
         prr.on_ack(&ack);

@@ -12,8 +12,7 @@
 //! a run, and only there, the order is that of the sequence numbers; the RFC needs it wherever times are
 //! equal.
 //!
-//! Left out on purpose: the marking at a timeout of only what is late (RFC 8985 §6.3): a timeout here
-//! sends everything again in order, see [`super`]. `RACK.min_RTT` is the smallest of the connection.
+//! A timeout marks only what is late, and the first segment (RFC 8985 §6.3).
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -64,7 +63,7 @@ pub struct DeliveryTime {
     pub now: Timestamp,
     /// When the segment that caused it was sent, as its timestamp has it, in whole milliseconds.
     pub echoed: Option<Timestamp>,
-    /// Smallest RTT of the connection.
+    /// Smallest RTT of the last minutes.
     pub min_rtt: Option<Duration>,
 }
 
@@ -145,12 +144,18 @@ impl Rack {
             ..
         } = piece.snapshot;
         let rtt = time.now.saturating_since(sent_at);
-        if piece.was_retransmitted {
-            // The original may be what arrived. The echo knows no less than a millisecond.
-            let is_older = |echoed: Timestamp| echoed.as_millis() < sent_at.as_millis();
-            if time.echoed.is_some_and(is_older) || time.min_rtt.is_some_and(|min| rtt < min) {
-                return;
-            }
+        // The echo knows no less than a millisecond.
+        let is_older = |echoed: Timestamp| echoed.as_millis() < sent_at.as_millis();
+        let is_ambiguous = piece.was_retransmitted
+            && (time.echoed.is_some_and(is_older) || time.min_rtt.is_some_and(|min| rtt < min));
+        if is_ambiguous {
+            // An earlier transmission may be what arrived: none but the first is certain to be no later.
+            //
+            // Deviation from RFC 8985 §6.2, step 2: the segment is not passed over, for it arrived, and what
+            // was sent before its first transmission was overtaken. A probe that happens to be quicker than
+            // everything before would otherwise tell nothing, and a timeout would have to.
+            self.advance(piece.first_transmission, piece.end);
+            return;
         }
         if arrival
             .newest
@@ -158,13 +163,13 @@ impl Rack {
         {
             arrival.newest = Some((transmission, rtt));
         }
-        let is_later =
-            |newest: Delivered| (newest.transmission, newest.end) < (transmission, piece.end);
+        self.advance(transmission, piece.end);
+    }
+
+    fn advance(&mut self, transmission: u64, end: Offset) {
+        let is_later = |newest: Delivered| (newest.transmission, newest.end) < (transmission, end);
         if self.newest.is_none_or(is_later) {
-            self.newest = Some(Delivered {
-                transmission,
-                end: piece.end,
-            });
+            self.newest = Some(Delivered { transmission, end });
         }
     }
 
@@ -204,6 +209,25 @@ impl Rack {
     pub fn on_nothing_in_flight(&mut self) {
         self.queue.clear();
         self.deadline = None;
+    }
+
+    /// The retransmission timer expired: what was sent more than the RTT and `reo_wnd` ago is lost, what was
+    /// sent later may be on its way (RFC 8985 §6.3). Shows each piece.
+    pub fn on_timeout(
+        &mut self,
+        now: Timestamp,
+        reo_wnd: Duration,
+        scoreboard: &mut Scoreboard,
+        visit: &mut impl FnMut(&Piece),
+    ) {
+        self.deadline = None;
+        while let Some(head) = self.queue.front() {
+            if head.sent_at + self.rtt + reo_wnd > now {
+                break;
+            }
+            scoreboard.mark_transmission_lost(head.number, head.range.clone(), visit);
+            self.queue.pop_front();
+        }
     }
 
     /// A recovery proved spurious: what was late had been reordered. The RFC would not see it, because what

@@ -82,6 +82,11 @@ impl RtoTimer {
         self.backoff = 0;
     }
 
+    /// Ends the back-off and says whether there was one.
+    pub fn end_backoff(&mut self) -> bool {
+        std::mem::take(&mut self.backoff) > 0
+    }
+
     /// `snd_una` moved: expiries are counted anew.
     pub fn on_progress(&mut self) {
         self.consecutive = 0;
@@ -148,7 +153,7 @@ mod tests {
     fn estimate(samples: &[u64]) -> RttEstimator {
         let mut rtt = RttEstimator::default();
         for &sample in samples {
-            rtt.on_sample(ms(sample));
+            rtt.on_sample(Timestamp::ZERO, ms(sample));
         }
         rtt
     }

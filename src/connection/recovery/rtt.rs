@@ -1,4 +1,5 @@
-//! The RTT estimator: smoothed RTT, its variation and the smallest sample (RFC 6298 §2).
+//! The RTT estimator: smoothed RTT, its variation and the smallest sample of the last minutes (RFC 6298
+//! §2, RFC 8985 §6.2).
 //!
 //! It takes whatever sample it is given; that no sample comes from a retransmitted segment (Karn's
 //! rule, RFC 6298 §3) is decided by the caller. With timestamps there is one sample for every ACK
@@ -9,12 +10,16 @@
 
 use std::time::Duration;
 
+use crate::Timestamp;
 use crate::congestion::RttSnapshot;
 
 /// The clock granularity `G` of RFC 6298 §2: tokio's timers and our timestamps tick in milliseconds.
 pub const GRANULARITY: Duration = Duration::from_millis(1);
 /// Samples beyond this are a peer's lie or a suspended host; they are cut to it.
 const MAX_SAMPLE: Duration = Duration::from_secs(600);
+/// RFC 8985 §6.2 wants the smallest RTT of the path as it is now. Where a route has become longer, what
+/// was measured before is forgotten after five minutes, as in Linux, and at least half of that is kept.
+const MIN_RTT_HALF: Duration = Duration::from_secs(150);
 /// Two events within one tick of a virtual clock still took some time.
 const MIN_SAMPLE: Duration = Duration::from_nanos(1);
 
@@ -30,23 +35,64 @@ pub enum RttEstimator {
         srtt: Duration,
         /// RTT variation.
         rttvar: Duration,
-        /// Smallest sample of the connection.
-        min_rtt: Duration,
+        /// Smallest sample of the last minutes.
+        min_rtt: WindowedMin,
         /// Newest sample.
         latest_rtt: Duration,
     },
 }
 
+/// The smallest sample of the last two and a half to five minutes: that of the half window in progress
+/// and of the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowedMin {
+    since: Timestamp,
+    current: Duration,
+    previous: Duration,
+}
+
+impl WindowedMin {
+    const fn new(now: Timestamp, sample: Duration) -> Self {
+        Self {
+            since: now,
+            current: sample,
+            previous: sample,
+        }
+    }
+
+    fn with(self, now: Timestamp, sample: Duration) -> Self {
+        let age = now.saturating_since(self.since);
+        if age >= MIN_RTT_HALF * 2 {
+            return Self::new(now, sample);
+        }
+        if age >= MIN_RTT_HALF {
+            return Self {
+                since: now,
+                current: sample,
+                previous: self.current,
+            };
+        }
+        Self {
+            current: self.current.min(sample),
+            ..self
+        }
+    }
+
+    fn get(self) -> Duration {
+        self.current.min(self.previous)
+    }
+}
+
 impl RttEstimator {
     /// Takes a sample.
-    pub fn on_sample(&mut self, sample: Duration) {
+    pub fn on_sample(&mut self, now: Timestamp, sample: Duration) {
         let sample = sample.clamp(MIN_SAMPLE, MAX_SAMPLE);
         *self = match *self {
             // RFC 6298 §2.2
             Self::Unknown => Self::Known {
                 srtt: sample,
                 rttvar: sample / 2,
-                min_rtt: sample,
+                min_rtt: WindowedMin::new(now, sample),
                 latest_rtt: sample,
             },
             // RFC 6298 §2.3: RTTVAR first, with the old SRTT; alpha = 1/8, beta = 1/4.
@@ -58,7 +104,7 @@ impl RttEstimator {
             } => Self::Known {
                 rttvar: (rttvar * 3 + srtt.abs_diff(sample)) / 4,
                 srtt: (srtt * 7 + sample) / 8,
-                min_rtt: min_rtt.min(sample),
+                min_rtt: min_rtt.with(now, sample),
                 latest_rtt: sample,
             },
         };
@@ -80,11 +126,11 @@ impl RttEstimator {
         }
     }
 
-    /// Returns the smallest sample of the connection, `None` before the first one.
-    pub const fn min_rtt(&self) -> Option<Duration> {
+    /// Returns the smallest sample of the last minutes, `None` before the first one.
+    pub fn min_rtt(&self) -> Option<Duration> {
         match self {
             Self::Unknown => None,
-            Self::Known { min_rtt, .. } => Some(*min_rtt),
+            Self::Known { min_rtt, .. } => Some(min_rtt.get()),
         }
     }
 
@@ -133,7 +179,7 @@ mod tests {
         for (name, samples, srtt, rttvar, min_rtt) in cases {
             let mut rtt = RttEstimator::default();
             for &sample in samples {
-                rtt.on_sample(Duration::from_micros(sample));
+                rtt.on_sample(Timestamp::ZERO, Duration::from_micros(sample));
             }
             assert_eq!(rtt.srtt(), Some(Duration::from_micros(srtt)), "{name}");
             assert_eq!(rtt.rttvar(), Some(Duration::from_micros(rttvar)), "{name}");
@@ -150,10 +196,35 @@ mod tests {
     #[test]
     fn absurd_samples_are_bounded() {
         let mut rtt = RttEstimator::default();
-        rtt.on_sample(Duration::MAX);
-        rtt.on_sample(Duration::ZERO);
-        rtt.on_sample(Duration::MAX);
+        for sample in [Duration::MAX, Duration::ZERO, Duration::MAX] {
+            rtt.on_sample(Timestamp::ZERO, sample);
+        }
         assert!(rtt.srtt() < Some(MAX_SAMPLE));
         assert_eq!(rtt.min_rtt(), Some(MIN_SAMPLE));
+    }
+
+    #[test]
+    fn a_path_that_became_longer_is_known_after_five_minutes() {
+        let mut rtt = RttEstimator::default();
+        let mut min_at = |seconds: u64, sample: u64| {
+            rtt.on_sample(
+                Timestamp::from_millis(seconds * 1_000),
+                Duration::from_millis(sample),
+            );
+            rtt.min_rtt().map(|min| min.as_millis())
+        };
+        // Name, second, sample in ms, minimum in ms.
+        let cases = [
+            ("first", 0, 20, 20),
+            ("longer", 10, 100, 20),
+            ("second half", 150, 90, 20),
+            ("still known", 299, 100, 20),
+            ("the short path is forgotten", 300, 100, 90),
+            ("shorter", 301, 80, 80),
+            ("long silence", 700, 200, 200),
+        ];
+        for (name, second, sample, expected) in cases {
+            assert_eq!(min_at(second, sample), Some(expected), "{name}");
+        }
     }
 }

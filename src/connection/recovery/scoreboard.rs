@@ -57,6 +57,7 @@ struct Record {
     was_retransmitted: bool,
     /// How many segments had been sent on the connection before this record's first one.
     segments_before: u64,
+    first_transmission: u64,
     snapshot: SendSnapshot,
 }
 
@@ -69,6 +70,8 @@ pub struct Piece {
     pub end: Offset,
     /// Whether it was sent more than once (RFC 6298 §3).
     pub was_retransmitted: bool,
+    /// The number of the transmission that carried it first.
+    pub first_transmission: u64,
     /// The counters at its latest transmission.
     pub snapshot: SendSnapshot,
 }
@@ -181,6 +184,7 @@ impl Scoreboard {
             state: RecordState::Sent,
             was_retransmitted: false,
             segments_before: self.segments,
+            first_transmission: snapshot.transmission,
             snapshot,
         };
         self.segments = self.segments.saturating_add(segments);
@@ -239,7 +243,11 @@ impl Scoreboard {
     /// Notes that the peer holds `block` and shows each piece newly reported, in order. Returns whether
     /// the block was accepted, see the [module documentation](self).
     pub fn sack(&mut self, block: Range<Offset>, visit: &mut impl FnMut(&Piece)) -> bool {
-        let block = self.clip(block);
+        let mut block = self.clip(block);
+        // Most blocks repeat what earlier ACKs have reported, and add to its end at most.
+        if let Some(known) = self.sacked.range_containing(block.start) {
+            block.start = known.end.min(block.end);
+        }
         if block.is_empty() {
             return true;
         }
@@ -305,6 +313,19 @@ impl Scoreboard {
         }
     }
 
+    /// The first `len` bytes not SACKed are lost, however often they were sent. Shows what was in flight.
+    pub fn mark_head_lost(&mut self, len: u64, visit: &mut impl FnMut(&Piece)) {
+        if let Some((&start, record)) = self.records.first_key_value() {
+            let transmission = record.snapshot.transmission;
+            self.mark_transmission_lost(transmission, start..start + len, visit);
+        }
+    }
+
+    /// Returns the latest transmission of the first byte that is not SACKed.
+    pub fn head_transmission(&self) -> Option<u64> {
+        Some(self.records.first_key_value()?.1.snapshot.transmission)
+    }
+
     /// The first `len` bytes that are not SACKed are lost, if they were sent only once. Shows the piece.
     pub fn mark_first_lost(&mut self, len: u64, visit: &mut impl FnMut(&Piece)) {
         if let Some((&start, _)) = self.records.first_key_value() {
@@ -363,6 +384,7 @@ impl Scoreboard {
                     state,
                     was_retransmitted: true,
                     segments_before,
+                    first_transmission: snapshot.transmission,
                     snapshot,
                 },
             );
@@ -404,10 +426,10 @@ impl Scoreboard {
         (record.state == RecordState::Sent && !range.is_empty()).then_some(range)
     }
 
-    /// Returns the highest record; `None` if what was sent last is SACKed or nothing is outstanding.
+    /// Returns the highest record; `None` if nothing is outstanding or all of it SACKed.
     pub fn last_run(&self) -> Option<Range<Offset>> {
         let (&start, record) = self.records.last_key_value()?;
-        (record.end == self.snd_nxt).then_some(start..record.end)
+        Some(start..record.end)
     }
 
     fn max_ranges(&self) -> u64 {
@@ -568,6 +590,7 @@ impl Record {
             start,
             end: self.end,
             was_retransmitted: self.was_retransmitted,
+            first_transmission: self.first_transmission,
             snapshot: self.snapshot,
         }
     }

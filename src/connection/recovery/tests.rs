@@ -3,6 +3,7 @@
 
 mod batches;
 mod fast_recovery;
+mod frto;
 mod hostile;
 mod rack;
 mod sack;
@@ -159,6 +160,7 @@ struct Setup {
     timestamps: bool,
     prr: bool,
     controller_uses_prr: bool,
+    frto: bool,
     /// Initial window in segments.
     window: u32,
     pacing_rate: Option<u64>,
@@ -172,6 +174,7 @@ const SACK: Setup = Setup {
     timestamps: true,
     prr: false,
     controller_uses_prr: true,
+    frto: false,
     window: 10,
     pacing_rate: None,
 };
@@ -219,6 +222,7 @@ impl RecoveryTest {
         let config = Config::builder()
             .congestion(congestion)
             .initial_window(setup.window)
+            .frto(setup.frto)
             .build()
             .unwrap();
         let mut recovery = Recovery::new(&config);
@@ -370,6 +374,11 @@ impl RecoveryTest {
     #[track_caller]
     fn expect_no_retransmission(&self) {
         assert_eq!(self.recovery.next_retransmission(MSS), None);
+    }
+
+    #[track_caller]
+    fn expect_retransmission_is_not_due(&self) {
+        assert!(self.recovery.send_allowance(self.now) < MSS);
     }
 
     #[track_caller]

@@ -5,11 +5,13 @@ use std::time::Duration;
 use super::ack::Delivery;
 use super::losses::Losses;
 use super::rack::Rack;
+use super::scoreboard::Piece;
 use super::tlp::{Outstanding, Tlp};
 use super::undo::Episode;
 use super::{Phase, Recovery};
 use crate::Timestamp;
 use crate::congestion::TimedOut;
+use crate::connection::Offset;
 
 /// What an expiry of the timer means; at any time one of them is waited for (RFC 8985 §8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +41,11 @@ impl Recovery {
         self.counted_ahead += reneged;
         self.duplicates.reset();
         self.limited_transmit = 0;
-        let mut losses = Losses::new(self, now);
-        losses
-            .scoreboard
-            .mark_all_lost(&mut |piece| losses.report.on_lost(piece));
-        if let Some(rack) = &mut self.rack {
-            rack.on_nothing_in_flight();
-        }
+        self.mark_timed_out(now, reneged > 0);
         self.reset_probe();
+        let was_in_recovery = self.is_in_recovery();
+        let (snd_una, snd_nxt) = (self.snd_una(), self.snd_nxt());
+        self.frto.on_timeout(snd_una, snd_nxt, was_in_recovery);
 
         let recovery_point = self.snd_nxt();
         self.phase = Phase::Loss { recovery_point };
@@ -67,6 +66,46 @@ impl Recovery {
         // RFC 6298 §5.6
         self.rto.restart(now);
         tracing::debug!(flight_size, consecutive, rto = ?self.rto.current(), "timeout");
+    }
+
+    /// The peer, which had drawn its window back from what is outstanding and so refused it (RFC 9293
+    /// §3.8.6), has opened it again: what timed out meanwhile need not wait for the backed-off timer. Once per
+    /// expiry, so that a window that flaps buys no retransmissions.
+    pub fn on_window_restored(&mut self, now: Timestamp) {
+        if self.flight_size() == 0 || !self.rto.end_backoff() {
+            return;
+        }
+        let mss = self.mss;
+        let mut losses = Losses::new(self, now);
+        losses
+            .scoreboard
+            .mark_head_lost(mss, &mut |piece| losses.report.on_lost(piece));
+        self.owes_retransmission = true;
+        self.rto.restart(now);
+    }
+
+    /// RFC 8985 §6.3: of what is outstanding, the first segment is lost, and what was sent too long ago.
+    /// Everything is where nothing tells the one from the other, or where the peer has discarded data.
+    fn mark_timed_out(&mut self, now: Timestamp, has_reneged: bool) {
+        let reo_wnd = self.reo_wnd().unwrap_or_default();
+        let mss = self.mss;
+        let Losses {
+            scoreboard,
+            rack,
+            mut report,
+        } = Losses::new(self, now);
+        let mut visit = |piece: &Piece| report.on_lost(piece);
+        match rack {
+            Some(rack) if !has_reneged => {
+                scoreboard.mark_head_lost(mss, &mut visit);
+                rack.on_timeout(now, reo_wnd, scoreboard, &mut visit);
+            }
+            Some(rack) => {
+                scoreboard.mark_all_lost(&mut visit);
+                rack.on_nothing_in_flight();
+            }
+            None => scoreboard.mark_all_lost(&mut visit),
+        }
     }
 
     /// The reordering timer expired: what was overtaken and is late now counts as lost (RFC 8985 §6.2,
@@ -130,9 +169,14 @@ impl Recovery {
     /// RFC 8985 §7.2: starts the probe timer anew, or stops it if something else will tell of losses.
     pub(super) fn schedule_probe(&mut self, now: Timestamp) {
         let flight_size = self.flight_size();
-        let is_quiet = matches!(self.phase, Phase::Open)
-            && self.scoreboard.sacked().is_empty()
-            && !self.scoreboard.has_lost();
+        // RFC 8985 §7.2 wants nothing to be SACKed, for then the reordering timer runs. It does not after an
+        // undo, which takes it that everything is still on its way.
+        let is_watched = self
+            .rack
+            .as_ref()
+            .is_some_and(|rack| rack.deadline().is_some());
+        let is_quiet =
+            matches!(self.phase, Phase::Open) && !is_watched && !self.scoreboard.has_lost();
         let Some(tlp) = &mut self.tlp else {
             return;
         };
@@ -151,11 +195,11 @@ impl Recovery {
         }
     }
 
-    /// A transmission was made: if a probe was due, that was it.
-    pub(super) fn note_probe(&mut self, now: Timestamp, is_retransmission: bool) {
+    /// A transmission was made, of new data or again up to `resent`: if a probe was due, that was it.
+    pub(super) fn note_probe(&mut self, now: Timestamp, resent: Option<Offset>) {
         let (end, flight_size) = (self.snd_nxt(), self.flight_size());
         if let Some(tlp) = &mut self.tlp
-            && tlp.on_sent(end, is_retransmission, flight_size)
+            && tlp.on_sent(end, resent, flight_size)
         {
             self.counters.tlp_count += 1;
             // RFC 8985 §7.3

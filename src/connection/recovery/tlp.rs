@@ -23,8 +23,8 @@ const TIMER_SLACK: Duration = GRANULARITY.saturating_mul(2);
 struct Probe {
     /// `TLP.end_seq`
     end: Offset,
-    /// `TLP.is_retrans`
-    is_retransmission: bool,
+    /// `TLP.is_retrans`: the end of what was sent again, `None` if it was new data.
+    resent: Option<Offset>,
     /// What was outstanding when it was sent.
     flight_size: u64,
 }
@@ -117,13 +117,14 @@ impl Tlp {
         self.is_due = self.probe.is_none();
     }
 
-    /// Something was sent up to `end`. Returns whether it was the probe that was due.
-    pub fn on_sent(&mut self, end: Offset, is_retransmission: bool, flight_size: u64) -> bool {
+    /// Something was sent, new data or again up to `resent`; `end` is the next offset to send. Returns
+    /// whether it was the probe that was due.
+    pub fn on_sent(&mut self, end: Offset, resent: Option<Offset>, flight_size: u64) -> bool {
         let is_probe = std::mem::take(&mut self.is_due);
         if is_probe {
             self.probe = Some(Probe {
                 end,
-                is_retransmission,
+                resent,
                 flight_size,
             });
         }
@@ -134,8 +135,10 @@ impl Tlp {
     /// the probe was sent (RFC 8985 §7.4.2).
     pub fn on_ack(&mut self, ack: &ProbeAck<'_>) -> Option<u64> {
         let probe = self.probe.filter(|probe| ack.ack >= probe.end)?;
-        let is_reported = ack.dsack.is_some_and(|range| range.end == probe.end);
-        let is_harmless = !probe.is_retransmission || is_reported;
+        let is_reported = ack
+            .dsack
+            .is_some_and(|range| Some(range.end) == probe.resent);
+        let is_harmless = probe.resent.is_none() || is_reported;
         let is_repair = !is_harmless && ack.ack > probe.end;
         if is_harmless || is_repair || ack.is_bare_duplicate {
             self.probe = None;
@@ -146,6 +149,11 @@ impl Tlp {
     /// Returns when the probe timer expires.
     pub const fn deadline(&self) -> Option<Timestamp> {
         self.deadline
+    }
+
+    /// Says whether a probe is on its way.
+    pub const fn is_probing(&self) -> bool {
+        self.probe.is_some()
     }
 
     /// Says whether a probe is to be sent now.

@@ -1,11 +1,11 @@
 //! Whether a reduction of the window was spurious: nothing was lost, it was only late.
 //!
-//! Two signs are taken. Timestamps tell at the first ACK that advances: if it echoes a time before the
+//! Two signs are taken here. Timestamps tell at the first ACK that advances: if it echoes a time before the
 //! first retransmission, the original caused it (Eifel, RFC 3522 §3.2). DSACKs tell when they have
-//! reported every retransmission of the episode as a duplicate (RFC 3708 §2). A segment that was sent
-//! again twice in one episode rules the second sign out, and so does a duplicate that the network made.
+//! reported every retransmission of the episode as a duplicate, and as often as it was sent again
+//! (RFC 3708 §2). The third, F-RTO, stands in [`super::frto`].
 //!
-//! What follows from it stands in [`super::Recovery`]: the controller restores its window (RFC 4015 §3),
+//! What follows from it stands in [`super::spurious`]: the controller restores its window (RFC 4015 §3),
 //! recovery ends, and what was falsely marked lost counts as in flight again.
 
 use std::ops::Range;
@@ -22,10 +22,12 @@ pub struct Episode {
     /// Whether an ACK has advanced since the first retransmission.
     has_advanced: bool,
     retransmitted: RangeSet,
+    /// Bytes sent again, each copy counted.
+    copies: u64,
     /// Those of them that were reported as duplicates.
     duplicates: RangeSet,
-    /// Whether something was sent again twice.
-    is_ambiguous: bool,
+    /// Bytes of these reports, each counted.
+    reported: u64,
     /// Once it is over: a report that comes when this is acknowledged is of something else.
     expires: Option<Offset>,
 }
@@ -38,8 +40,9 @@ impl Episode {
             first_retransmission_at: None,
             has_advanced: false,
             retransmitted: RangeSet::new(),
+            copies: 0,
             duplicates: RangeSet::new(),
-            is_ambiguous: false,
+            reported: 0,
             expires: None,
         }
     }
@@ -50,7 +53,7 @@ impl Episode {
             return;
         }
         self.first_retransmission_at.get_or_insert(now);
-        self.is_ambiguous |= self.retransmitted.covered_in(range.clone()) > 0;
+        self.copies = (self.copies).saturating_add(range.end.saturating_since(range.start));
         self.retransmitted.insert(range);
     }
 
@@ -72,9 +75,11 @@ impl Episode {
         let len = duplicate.end.saturating_since(duplicate.start);
         if self.retransmitted.covered_in(duplicate.clone()) == len {
             self.duplicates.insert(duplicate.clone());
+            self.reported = self.reported.saturating_add(len);
         }
+        // The set sees through a report that the network has doubled, the count through one of two copies.
         let is_complete = self.duplicates.bytes() == self.retransmitted.bytes();
-        !self.is_ambiguous && is_complete && !self.duplicates.is_empty()
+        is_complete && self.reported >= self.copies && !self.duplicates.is_empty()
     }
 
     /// The episode is over; reports about what was sent up to `snd_nxt` may still come.

@@ -309,9 +309,13 @@ impl Sender {
     }
 
     /// Takes the window of an acceptable segment (RFC 9293 §3.10.7.4) and says whether it changed.
-    pub fn update_window(&mut self, seq: Offset, ack: Offset, wnd: u64) -> bool {
+    pub fn update_window(&mut self, now: Timestamp, seq: Offset, ack: Offset, wnd: u64) -> bool {
         let was_shut = self.usable() == 0;
+        let was_exceeded = self.right_edge() < self.snd_nxt();
         let changed = self.window.update(seq, ack, wnd);
+        if was_exceeded && self.right_edge() >= self.snd_nxt() {
+            self.recovery.on_window_restored(now);
+        }
         // A window that is open but too small goes on waiting for the override timeout: were the timer
         // stopped here, a peer that is heard often would put it off for ever.
         if was_shut && self.usable() > 0 {
@@ -458,7 +462,11 @@ impl Sender {
 
     /// Bytes of the peer's window beyond `snd_nxt`.
     fn usable(&self) -> u64 {
-        (self.snd_una() + self.window.wnd()).saturating_since(self.snd_nxt())
+        self.right_edge().saturating_since(self.snd_nxt())
+    }
+
+    fn right_edge(&self) -> Offset {
+        self.snd_una() + self.window.wnd()
     }
 
     /// Panics if an invariant of the struct does not hold.

@@ -32,6 +32,14 @@ impl Sender {
             .recovery
             .pacing_deadline(now)
             .filter(|deadline| *deadline > now);
+        if self.recovery.new_data_wanted() > 0 {
+            // RFC 5682 §2.1, step 2b
+            let plan = self.plan_new(now, payload_max, max_segments, pacing);
+            if plan.is_some() || matches!(self.blocked, Blocked::Pacing(_)) {
+                return plan;
+            }
+            self.recovery.on_no_new_data();
+        }
         if let Some(range) = self.recovery.next_retransmission(payload_max) {
             let len = range.end.saturating_since(range.start);
             let is_fin_only = self.fin() == Some(range.start);

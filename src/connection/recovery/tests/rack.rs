@@ -309,3 +309,59 @@ fn a_large_window_costs_no_more_per_ack_than_a_small_one() {
     assert!(most <= 120, "{most} records touched by one ACK");
     assert!(total <= 16 * SEGMENTS, "{total} in all");
 }
+
+#[test]
+fn a_probe_that_is_quicker_than_all_before_still_tells_what_it_overtook() {
+    let mut test = RecoveryTest::new(TLP);
+    test.send(3);
+    test.expire_probe(200);
+    test.probe();
+    // 90 ms are less than the smallest RTT: it may be the original that is SACKed, and that would say no
+    // less of what was sent before it.
+    test.advance(90);
+    test.sack(0, &[(2, 3)]);
+    assert_eq!(test.recovery.counters().segments_lost, 2);
+    test.log.lock().unwrap().heard.clear();
+    test.expect_retransmission(0);
+    test.expect_retransmission(1);
+    test.ack(3);
+    test.expect_exit();
+}
+
+#[test]
+fn the_echo_says_nothing_about_what_is_sacked() {
+    // RFC 7323 §4.3: a segment out of order leaves the echo as it was.
+    let mut test = RecoveryTest::new(TLP);
+    test.send(3);
+    test.expire_probe(200);
+    test.probe();
+    test.advance(110);
+    let sack = [at(2)..at(3)];
+    test.arrive(&AckArrival {
+        ack: at(0),
+        sack: &sack,
+        is_duplicate: true,
+        rtt: Some(ms(310)),
+        rtt_tsecr: Some(0),
+        ecn_echo: false,
+    });
+    assert_eq!(test.recovery.counters().segments_lost, 2);
+    test.log.lock().unwrap().heard.clear();
+}
+
+#[test]
+fn patience_does_not_stop_the_sender() {
+    // RFC 6675 §5, step 3.3: with SACK what left the network is replaced, however much it is.
+    let mut test = RecoveryTest::new(RACK);
+    test.send(10);
+    test.advance(100);
+    // 1 overtakes 0, and 0 arrives: reordering is seen, so nothing is lost for another 25 ms.
+    test.sack(0, &[(1, 2)]);
+    test.ack(2);
+    test.send_allowed();
+    test.advance(20);
+    test.sack(2, &[(3, 10)]);
+    test.expect_no_retransmission();
+    let beyond = test.recovery.flight_size() + test.recovery.send_allowance(test.now);
+    assert!(beyond > test.recovery.controller().cwnd() + 2 * MSS);
+}

@@ -240,3 +240,85 @@ fn the_first_retransmission_of_an_episode_restarts_the_timer() {
     test.expect_retransmission(0);
     assert_eq!(test.deadline(), Some(500));
 }
+
+#[test]
+fn with_rack_only_what_is_late_is_lost() {
+    // RFC 8985 §6.3. Something was delivered after 100 ms, so `RACK.rtt` is 100 and `reo_wnd` 25 ms.
+    let mut test = RecoveryTest::new(RACK);
+    test.send(1);
+    test.advance(100);
+    test.ack(1);
+    test.send(3);
+    test.advance(200);
+    test.send(2);
+    // 1, 2 and 3 were sent 250 ms before, 4 and 5 50 ms before.
+    test.expire();
+    assert_eq!(test.now.as_millis(), 350);
+    test.expect_timeout(3, 5, 1);
+    test.expect_pipe(2);
+    // The first goes out though the two fill the window.
+    test.expect_retransmission(1);
+    test.expect_allowance(0);
+    // What is on its way arrives, and so does the retransmission.
+    test.advance(60);
+    test.sack(1, &[(4, 6)]);
+    test.expect_pipe(1);
+    test.advance(40);
+    test.ack(2);
+    test.expect_retransmission(2);
+    test.expect_retransmission(3);
+    test.ack(6);
+}
+
+#[test]
+fn the_first_segment_is_lost_however_lately_it_was_sent() {
+    let mut test = RecoveryTest::new(RACK);
+    test.send(1);
+    test.advance(100);
+    test.ack(1);
+    test.send(1);
+    // As if the timer had been armed long before.
+    test.advance(50);
+    test.recovery.on_rto(test.now);
+    test.expect_timeout(1, 1, 1);
+    test.expect_retransmission(1);
+}
+
+#[test]
+fn sacks_of_what_was_sent_before_the_first_segment_put_the_timeout_off() {
+    let mut test = RecoveryTest::new(RACK);
+    test.send(6);
+    test.advance(100);
+    test.sack(0, &[(1, 4)]);
+    test.expect_recovery(1, 6, 2);
+    test.expect_retransmission(0);
+    assert_eq!(test.deadline(), Some(400));
+    test.advance(50);
+    test.sack(0, &[(1, 5)]);
+    assert_eq!(test.deadline(), Some(450));
+    // What repeats is no news.
+    test.advance(50);
+    test.sack(0, &[(1, 5)]);
+    assert_eq!(test.deadline(), Some(450));
+    test.ack(6);
+    test.log.lock().unwrap().heard.clear();
+}
+
+#[test]
+fn a_window_that_is_restored_ends_the_back_off_once() {
+    let mut test = RecoveryTest::new(SACK);
+    test.send(3);
+    for (consecutive, lost) in [(1, 3), (2, 1), (3, 1)] {
+        test.expire();
+        test.expect_timeout(lost, 3, consecutive);
+        test.expect_retransmission(0);
+    }
+    test.advance(10);
+    test.recovery.on_window_restored(test.now);
+    test.expect_heard(&[Heard::Lost { bytes: MSS }]);
+    test.expect_retransmission(0);
+    let deadline = test.now.as_millis() + 300;
+    assert_eq!(test.deadline(), Some(deadline));
+    test.recovery.on_window_restored(test.now);
+    test.expect_retransmission_is_not_due();
+}

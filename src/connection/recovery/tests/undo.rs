@@ -20,7 +20,7 @@ impl RecoveryTest {
     }
 
     #[track_caller]
-    fn expect_window(&self, cwnd: u64, ssthresh: u64) {
+    pub(super) fn expect_window(&self, cwnd: u64, ssthresh: u64) {
         let controller = self.recovery.controller();
         assert_eq!((controller.cwnd(), controller.ssthresh()), (cwnd, ssthresh));
     }
@@ -149,9 +149,9 @@ fn of_several_timeouts_the_first_is_undone() {
     test.expect_timeout(1, 4, 2);
     test.expect_retransmission(0);
     test.advance(10);
-    test.echo(4, &[], 0);
+    test.echo(3, &[], 0);
     test.expect_heard(&[Heard::Undone { was_timeout: true }]);
-    test.expect_window(14 * MSS, u64::MAX);
+    test.expect_window(13 * MSS, u64::MAX);
 }
 
 #[test]
@@ -165,6 +165,9 @@ fn an_undo_that_acknowledges_everything_leaves_no_timer() {
     test.advance(10);
     test.echo(1, &[(2, 5)], 0);
     test.expect_heard(&[UNDONE, Heard::Exited]);
+    // RFC 3522 §3.2, step 5: only from a peer that reports duplicates is an echo proof where everything is
+    // acknowledged.
+    test.sack(1, &[(0, 1), (2, 5)]);
     test.send(1);
     test.advance(100);
     // The path is known to reorder: 1 is lost once it is late.
