@@ -76,7 +76,8 @@ impl Frto {
         if !self.is_enabled {
             return;
         }
-        if was_in_recovery || self.recovery_point >= snd_una {
+        // `recover` is a number that was sent, `recovery_point` the one after it.
+        if was_in_recovery || self.recovery_point > snd_una {
             self.recovery_point = snd_nxt;
         } else {
             self.step = Step::First;

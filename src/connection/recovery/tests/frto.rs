@@ -145,6 +145,26 @@ fn a_second_timeout_is_examined_only_if_nothing_was_acknowledged_since_the_first
 }
 
 #[test]
+fn a_timeout_right_behind_a_repaired_one_is_examined() {
+    // Step 1: all that the first attempt covered is acknowledged, and nothing beyond it.
+    for setup in [FRTO, FRTO_SACK] {
+        let mut test = RecoveryTest::new(setup);
+        test.send(2);
+        test.expire();
+        test.expect_timeout(2, 2, 1);
+        test.expect_retransmission(0);
+        test.ack(2);
+        test.send(4);
+        test.expire();
+        test.expect_timeout(4, 4, 1);
+        test.expect_retransmission(2);
+        test.ack(3);
+        test.expect_no_retransmission();
+        assert_eq!(test.recovery.new_data_wanted(), 2 * MSS);
+    }
+}
+
+#[test]
 fn a_timeout_within_a_recovery_is_not_examined() {
     let mut test = RecoveryTest::new(FRTO);
     test.send(6);
