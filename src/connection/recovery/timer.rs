@@ -120,6 +120,9 @@ impl Recovery {
             if matches!(self.phase, Phase::Open) {
                 self.enter_recovery(now, &Delivery::default());
             }
+        } else {
+            // An undo has left the timer to what has arrived since; it kept the probe from being scheduled.
+            self.schedule_probe(now);
         }
     }
 

@@ -188,3 +188,43 @@ fn an_undo_that_acknowledges_everything_leaves_no_timer() {
     test.expect_heard(&[UNDONE, Heard::Exited]);
     assert_eq!(test.recovery.timer(), None);
 }
+
+#[test]
+fn a_tail_behind_an_undone_recovery_is_probed() {
+    let mut test = RecoveryTest::new(TLP);
+    // Reordering is seen: 0 arrives after 1.
+    test.send(3);
+    test.advance(100);
+    test.sack(0, &[(1, 2)]);
+    test.advance(10);
+    test.ack(3);
+    // 3 at 200 ms, 4 to 7 from 210 ms on; 5 overtakes 3 and 4.
+    test.advance(90);
+    test.send(1);
+    test.advance(10);
+    for _ in 4..=7 {
+        test.send(1);
+        test.advance(1);
+    }
+    test.advance(96);
+    test.sack(3, &[(5, 6)]);
+    // 200 + 99 + 25
+    test.expire_reordering(324);
+    test.expect_recovery(1, 5, 3);
+    test.expect_retransmission(3);
+    // 3 and 4 were late; 6 and 7 are lost.
+    test.advance(6);
+    test.arrive(&AckArrival {
+        ack: at(6),
+        sack: &[],
+        is_duplicate: false,
+        rtt: Some(ms(130)),
+        rtt_tsecr: Some(1),
+        ecn_echo: false,
+    });
+    test.expect_heard(&[Heard::Undone { was_timeout: false }, Heard::Exited]);
+    // That of 4: 210 + 99 + 25.
+    test.expire_reordering(334);
+    let timer = test.recovery.timer().map(|(_, timer)| timer);
+    assert_eq!(timer, Some(RecoveryTimer::Probe));
+}
