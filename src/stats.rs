@@ -19,7 +19,7 @@ pub struct ConnectionStats {
     pub srtt: Option<Duration>,
     /// RTT variation (RFC 6298 §2), `None` before the first sample.
     pub rttvar: Option<Duration>,
-    /// Smallest RTT sample of the connection, `None` before the first one.
+    /// Smallest RTT sample of the last two and a half to five minutes, `None` before the first one.
     pub min_rtt: Option<Duration>,
     /// Newest RTT sample, `None` before the first one.
     pub latest_rtt: Option<Duration>,

@@ -197,7 +197,7 @@ pub struct RttSnapshot {
     pub sample: Option<Duration>,
     /// Smoothed RTT, zero before the first sample.
     pub srtt: Duration,
-    /// Smallest sample of the connection, zero before the first one.
+    /// Smallest sample of the last two and a half to five minutes, zero before the first one.
     pub min_rtt: Duration,
 }
 
