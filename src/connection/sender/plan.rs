@@ -32,8 +32,8 @@ impl Sender {
             .recovery
             .pacing_deadline(now)
             .filter(|deadline| *deadline > now);
-        if self.recovery.new_data_wanted() > 0 {
-            // RFC 5682 §2.1, step 2b
+        if self.recovery.new_data_wanted() >= payload_max {
+            // RFC 5682 §2.1, step 2b. What SACK blocks have taken of its segments is not wanted any more.
             let plan = self.plan_new(now, payload_max, max_segments, pacing);
             if plan.is_some() || matches!(self.blocked, Blocked::Pacing(_)) {
                 return plan;

@@ -287,3 +287,26 @@ fn a_timeout_by_a_delay_spike_is_taken_back_by_timestamps() {
     );
     assert_eq!(test.connection.stats().flight_size, 0);
 }
+
+#[test]
+fn new_data_that_examines_a_timeout_may_have_to_leave_room_for_sack_blocks() {
+    // RFC 5682 §3.1, step 2b.
+    let mut test = ConnectionTest::established_with_sack(plain());
+    test.write_segments(4);
+    // A gap in what the peer sends: every segment of ours carries a block, and 988 bytes.
+    test.inject((A, 6_001, 1_001, 1_000));
+    test.expect((A, 5_001, 5_001, 0));
+    test.advance(300);
+    test.expect((A, 1_001, 5_001, 988));
+    test.write(4_000);
+    test.expect_nothing();
+    test.advance(10);
+    test.inject((A, 5_001, 2_001, 0));
+    test.expect((A, 5_001, 5_001, 988));
+    test.expect((A, 5_989, 5_001, 988));
+    // Two segments of new data, and no retransmission before the next ACK.
+    test.expect_nothing();
+    test.inject((A, 5_001, 3_001, 0));
+    assert_eq!(test.connection.stats().frto_count, 1);
+    test.sent.clear();
+}
