@@ -13,7 +13,7 @@ use super::slot::{Handle, Origin};
 use super::stateless::{Answer, reset_for};
 use super::time_wait::{Verdict, is_newer_incarnation};
 use super::{Arrival, Endpoint, Opening};
-use crate::connection::State;
+use crate::connection::{State, TimeWaitRecord};
 use crate::tap::Direction;
 use crate::timestamp::Timestamp;
 use crate::wire::{Flags, Header, Integrity, Segment, SeqNumber, peek_ports, peek_seq};
@@ -101,11 +101,15 @@ impl Endpoint {
             key,
         };
         if let Some(index) = self.demux.get(&key) {
-            if let Some(after) = self.newer_than(&incoming, index) {
+            if let Some(record) = self.outdated(&incoming, index) {
                 self.show_incoming(now, &incoming);
-                self.slots.get_mut(index)?.connection.give_way();
+                let slot = self.slots.get_mut(index)?;
+                slot.connection.give_way();
+                let length = slot.config.time_wait;
                 self.settle(now, index);
-                return self.on_syn_to_listener(now, &incoming, Some(after));
+                // Until there is room for the new connection, TIME-WAIT remains in force.
+                self.time_wait.insert(key, record, length);
+                return self.on_syn_to_listener(now, &incoming, Some(record.snd_nxt));
             }
             match self.judge_half_open(now, &incoming, index) {
                 HalfOpenVerdict::Deliver => return self.deliver(now, &incoming, index),
@@ -145,9 +149,9 @@ impl Endpoint {
         None
     }
 
-    /// RFC 6191 §2, for a connection in TIME-WAIT whose socket the application still holds: returns the
-    /// number that the next connection has to begin after, if the segment proves that it asks for one.
-    fn newer_than(&self, incoming: &Incoming<'_>, index: usize) -> Option<SeqNumber> {
+    /// RFC 6191 §2, for a connection in TIME-WAIT whose socket the application still holds: returns what has to
+    /// be remembered of it, if the segment proves that it asks for the next one.
+    fn outdated(&self, incoming: &Incoming<'_>, index: usize) -> Option<TimeWaitRecord> {
         let connection = &self.slots.get(index)?.connection;
         if connection.state() != State::TimeWait {
             return None;
@@ -156,7 +160,7 @@ impl Endpoint {
         let is_proven = self.listeners.contains_key(&incoming.key.local_port)
             && incoming.segment.verify(Integrity::Sum)
             && is_newer_incarnation(&record, incoming.segment);
-        is_proven.then_some(record.snd_nxt)
+        is_proven.then_some(record)
     }
 
     /// Looks for an answer to a cookie among the segments for a half-open connection: the SYN came again

@@ -151,6 +151,57 @@ fn a_newer_syn_reopens_a_connection_in_time_wait_with_larger_numbers() {
 }
 
 #[test]
+fn a_newer_syn_that_finds_no_room_leaves_time_wait_in_force() {
+    for is_held in [false, true] {
+        let mut net = Net::new(&Config::builder().backlog(1).build().unwrap());
+        let (client, server) = net.establish();
+        let local_port = net.connection(CLIENT, client).local_port();
+        net.finish(SERVER, server);
+        net.deliver();
+        net.finish(CLIENT, client);
+        net.deliver();
+        net.release(CLIENT, client);
+        if !is_held {
+            net.release(SERVER, server);
+        }
+        net.deliver();
+        let last = net.take_sent(SERVER).last().unwrap().header();
+        let recent = net.take_sent(CLIENT).last().unwrap().header();
+        let recent = recent.options.timestamps.unwrap().tsval;
+        let segment = |src_port: u16, flags: Flags, seq: u32, tsval: u32| Header {
+            src_port,
+            dst_port: PORT,
+            seq: SeqNumber::new(seq),
+            flags,
+            options: Options {
+                timestamps: Some(Timestamps { tsval, tsecr: 0 }),
+                ..Options::default()
+            },
+            ..Header::default()
+        };
+        // Another SYN fills the backlog.
+        net.forge(address(7), SERVER, &segment(9, Flags::SYN, 7, 1), &[]);
+        let newer = segment(local_port, Flags::SYN, 17, recent.wrapping_add(1));
+        net.take_sent(SERVER);
+        net.forge(address(CLIENT), SERVER, &newer, &[]);
+        assert!(net.take_sent(SERVER).is_empty());
+        let stats = net.endpoint(SERVER).stats();
+        assert_eq!((stats.dropped_backlog, stats.time_wait), (1, 1));
+        // There is room again.
+        net.forge(address(7), SERVER, &segment(9, Flags::RST, 8, 1), &[]);
+        net.forge(address(CLIENT), SERVER, &newer, &[]);
+        let syn_ack = net.take_sent(SERVER)[0].header();
+        assert_eq!(syn_ack.flags, Flags::SYN | Flags::ACK);
+        assert!(syn_ack.seq.follows(last.seq + 1), "held: {is_held}");
+        assert_eq!(net.endpoint(SERVER).stats().time_wait, 0);
+        if is_held {
+            net.release(SERVER, server);
+        }
+        net.endpoint(SERVER).check_invariants();
+    }
+}
+
+#[test]
 fn an_expired_record_is_gone_even_before_the_timer_ran() {
     let mut net = Net::new(&Config::default());
     let (client, server) = net.establish();
