@@ -3,7 +3,8 @@
 //! No RFC says how a receiver finds its window; this is Dynamic Right-Sizing, as Linux has it since 2.6. What
 //! the application consumes in a round trip is what the sender sent in one. Twice that never holds it
 //! back while it repairs a loss, and as much again for each doubling leaves room for its slow start. An
-//! application that does not read, or reads slowly, consumes little, and its window stays.
+//! application that does not read, or reads little at a time, consumes little, and its window stays. One that
+//! reads a whole window at once, however late, gets a larger one: it may be the window that it waits for.
 //!
 //! The round trip is measured by the timestamps that the peer echoes with its data (RFC 7323 §4), or comes
 //! from our own sending direction. It is the least of each round's samples: a peer that had nothing to
@@ -180,6 +181,19 @@ mod tests {
         let wanted = tuning.on_consumed(at(5_050), CAPACITY, CAPACITY, 0);
         // 2 * (2 * 262,144 + 1), and three times that.
         assert_eq!(wanted, Some(3_145_734));
+    }
+
+    #[test]
+    fn a_window_read_at_once_after_a_pause_makes_it_larger() {
+        let mut tuning = tuning();
+        tuning.on_consumed(at(0), 1, CAPACITY, 1_000);
+        let wanted = tuning.on_consumed(at(10_000), CAPACITY, CAPACITY, 1_000);
+        assert!(wanted > Some(CAPACITY), "{wanted:?}");
+        // A trickle does not.
+        for n in 1..100 {
+            let wanted = tuning.on_consumed(at(10_000 + n * 1_000), 20_000, CAPACITY, 1_000);
+            assert_eq!(wanted, None);
+        }
     }
 
     #[test]
