@@ -607,21 +607,24 @@ fn pcap(link_type: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
-/// An example's program; it is built if it is missing or older than this one.
+/// An example's program; it is built if it is older than this one, once.
 fn example(name: &str) -> Command {
+    static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let this = std::env::current_exe().unwrap();
     let examples = this.ancestors().nth(2).unwrap().join("examples");
     let program = examples
         .join(name)
         .with_extension(std::env::consts::EXE_EXTENSION);
-    let built = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
-    if built(&program) < built(&this) {
+    let modified = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
+    let mut built = BUILT.lock().unwrap();
+    if modified(&program) < modified(&this) && !built.contains(name) {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--all-features", "--example", name]);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
         assert!(cargo.status().unwrap().success(), "{name} is built");
+        built.insert(name.to_owned());
     }
     Command::new(program)
 }
