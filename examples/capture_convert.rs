@@ -11,7 +11,7 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -93,9 +93,11 @@ impl Converter {
         for segment in datagram.payload.chunks(stride) {
             let mut record = SegmentRecord::new(frame.time, datagram.from, datagram.to, segment);
             record.direction = datagram.direction;
-            self.capture.write(&record)?;
+            self.capture
+                .write(&record)
+                .map_err(cannot_write("capture"))?;
             if let Some(log) = &mut self.log {
-                log.write(&record)?;
+                log.write(&record).map_err(cannot_write("log"))?;
             }
             self.summary.segments += 1;
         }
@@ -139,10 +141,17 @@ fn convert(args: &Args) -> Result<bool, Box<dyn Error>> {
     }
     let mut reader = Reader::new(BufReader::new(input)).map_err(named_text(&args.input))?;
     let create = |path: &PathBuf| File::create(path).map_err(named(path));
+    let output = create(&args.output)?;
+    if let Some(log) = &args.log
+        && fs::canonicalize(log)
+            .is_ok_and(|log| fs::canonicalize(&args.output).is_ok_and(|to| to == log))
+    {
+        return Err("the log would replace the output".into());
+    }
     let log = args.log.as_ref().map(create).transpose()?;
     let mut converter = Converter {
         port: args.port,
-        capture: PcapngWriter::new(BufWriter::new(create(&args.output)?))?,
+        capture: PcapngWriter::new(BufWriter::new(output)).map_err(cannot_write("capture"))?,
         log: log.map(|log| TextLog::new(BufWriter::new(log))),
         summary: Summary::default(),
     };
@@ -153,9 +162,12 @@ fn convert(args: &Args) -> Result<bool, Box<dyn Error>> {
             Err(ending) => break Some(ending),
         }
     };
-    converter.capture.finish(0)?;
+    converter
+        .capture
+        .finish(0)
+        .map_err(cannot_write("capture"))?;
     if let Some(log) = converter.log {
-        log.finish()?;
+        log.finish().map_err(cannot_write("log"))?;
     }
     report(&converter.summary);
     if let Some(ending) = &ending {
@@ -165,6 +177,10 @@ fn convert(args: &Args) -> Result<bool, Box<dyn Error>> {
         ));
     }
     Ok(ending.is_none())
+}
+
+fn cannot_write(what: &str) -> impl Fn(io::Error) -> String {
+    move |error| format!("cannot write the {what}: {error}")
 }
 
 fn named_text(path: &Path) -> impl Fn(String) -> String {
@@ -186,11 +202,11 @@ fn report(summary: &Summary) {
 
 fn say(text: std::fmt::Arguments<'_>) {
     // Whoever closed the pipe does not want to know.
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 fn complain(text: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn main() -> ExitCode {

@@ -881,7 +881,7 @@ async fn hostile_captures_are_survived() -> io::Result<()> {
 }
 
 #[test]
-fn the_input_is_not_overwritten() {
+fn no_file_is_overwritten_by_another() {
     let conversion = Conversion::new();
     fs::write(conversion.path("in"), pcap(101, &[])).unwrap();
     let output = converter()
@@ -890,4 +890,9 @@ fn the_input_is_not_overwritten() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(fs::read(conversion.path("in")).unwrap(), pcap(101, &[]));
+    let log = conversion.path("out").display().to_string();
+    let output = conversion.run(&pcap(101, &[]), &["--log", &log]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said, "error: the log would replace the output\n");
 }
