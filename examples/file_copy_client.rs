@@ -44,9 +44,11 @@ struct Args {
 /// Runs, and writes down what went over the wire however it ends.
 async fn record(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
     let recording = Recording::start(&args.recording)?;
-    let outcome = run(args, &recording).await;
-    recording.finish().await?;
-    outcome
+    let outcome = tokio::select! {
+        outcome = run(args, &recording) => outcome,
+        error = recording::interrupted(&recording) => Err(error),
+    };
+    recording.finish(outcome).await
 }
 
 async fn run(args: Args, recording: &Recording) -> Result<bool, Box<dyn std::error::Error>> {

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 #[expect(dead_code, reason = "closes the other side too")]
 mod link;
 #[path = "file_copy/recording.rs"]
+#[expect(dead_code, reason = "waits for Ctrl-C itself")]
 mod recording;
 #[path = "file_copy/ui.rs"]
 mod ui;
@@ -76,8 +77,7 @@ async fn serve(receiver: Receiver, mut socket: ReliableUdpSocket, peer: SocketAd
 async fn record(args: Args) -> Result<bool, Box<dyn std::error::Error>> {
     let recording = Recording::start(&args.recording)?;
     let outcome = run(args, &recording).await;
-    recording.finish().await?;
-    outcome
+    recording.finish(outcome).await
 }
 
 async fn run(args: Args, recording: &Recording) -> Result<bool, Box<dyn std::error::Error>> {
@@ -101,7 +101,13 @@ async fn run(args: Args, recording: &Recording) -> Result<bool, Box<dyn std::err
             accepted = listener.accept() => {
                 let (socket, peer) = accepted?;
                 if args.once {
-                    return Ok(serve(receiver, socket, peer).await);
+                    return tokio::select! {
+                        is_complete = serve(receiver, socket, peer) => Ok(is_complete),
+                        stopped = tokio::signal::ctrl_c() => {
+                            stopped?;
+                            Ok(false)
+                        }
+                    };
                 }
                 clients.spawn(serve(receiver.clone(), socket, peer));
             }

@@ -13,6 +13,8 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+#[cfg(all(feature = "copy", target_os = "linux"))]
+use std::process::Stdio;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -528,6 +530,67 @@ fn a_file_copy_is_recorded() {
     let log = fs::read_to_string(log).unwrap();
     assert_eq!(log.lines().count(), frames.len());
     expect_sound(&capture);
+}
+
+/// Ctrl-C in the middle of a copy ends the program, and the capture too, which is whole.
+#[cfg(all(feature = "copy", target_os = "linux"))]
+#[test]
+fn an_interrupted_copy_leaves_a_whole_capture() {
+    use nix::sys::signal::{Signal, kill};
+
+    let directory = tempfile::tempdir().unwrap();
+    let capture = directory.path().join("capture");
+    let mut demo = example("file_copy_demo");
+    // Minutes, if nobody stopped it.
+    demo.args(["--size-mib", "64", "--files", "5", "--delay-ms", "500"])
+        .arg("--capture")
+        .arg(&capture)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut demo = demo.spawn().unwrap();
+    let is_under_way = || fs::metadata(&capture).is_ok_and(|file| file.len() > 500_000);
+    while !is_under_way() {
+        assert_eq!(demo.try_wait().unwrap(), None, "it ended by itself");
+        std::thread::sleep(ms(10));
+    }
+    let id = nix::unistd::Pid::from_raw(demo.id().try_into().unwrap());
+    kill(id, Signal::SIGINT).unwrap();
+    let output = demo.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.ends_with("error: interrupted\n"), "{said}");
+    // That it ends with its statistics is checked there.
+    assert!(read(&capture)[0].is_syn());
+    expect_sound(&capture);
+}
+
+#[cfg(all(feature = "copy", target_os = "linux"))]
+#[test]
+fn a_recording_that_cannot_be_written_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let both = directory.path().join("both").display().to_string();
+    let cases = [
+        (
+            vec!["--capture", "/dev/full"],
+            "error: cannot write /dev/full: ",
+        ),
+        (
+            vec!["--log", &both, "--capture", &both],
+            "error: --log and --capture both name ",
+        ),
+        (
+            vec!["--log", "/nowhere/log"],
+            "error: cannot write /nowhere/log: ",
+        ),
+    ];
+    for (args, error) in cases {
+        let mut demo = example("file_copy_demo");
+        let demo = demo.args(["--size-mib", "1", "--files", "2"]).args(args);
+        let output = demo.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.lines().last().unwrap().starts_with(error), "{said}");
+    }
 }
 
 // ---- the converter ----

@@ -1,7 +1,8 @@
 //! `--log` and `--capture`: what went over the wire, for tcpdump's readers and for Wireshark.
 
-use std::fs::File;
-use std::io;
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use reliable_udp::capture::Capture;
@@ -26,15 +27,19 @@ pub(crate) struct Recording(Option<Capture>);
 
 impl Recording {
     pub(crate) fn start(args: &RecordingArgs) -> Result<Self, String> {
-        let create = |path: &Path| {
-            File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))
-        };
         let mut builder = Capture::builder();
         if let Some(path) = &args.log {
-            builder = builder.text(create(path)?);
+            builder = builder.text(NamedFile::create(path)?);
         }
         if let Some(path) = &args.capture {
-            builder = builder.pcapng(create(path)?);
+            if let Some(log) = &args.log
+                && path.exists()
+                && fs::canonicalize(path).ok() == fs::canonicalize(log).ok()
+            {
+                let path = path.display();
+                return Err(format!("--log and --capture both name {path}"));
+            }
+            builder = builder.pcapng(NamedFile::create(path)?);
         }
         if args.log.is_none() && args.capture.is_none() {
             return Ok(Self(None));
@@ -53,17 +58,73 @@ impl Recording {
         }
     }
 
-    /// Writes the rest; says what is missing.
-    pub(crate) async fn finish(self) -> io::Result<()> {
-        let Some(capture) = self.0 else { return Ok(()) };
-        let stats = tokio::task::spawn_blocking(move || capture.finish()).await??;
-        if stats.dropped + stats.failed > 0 {
-            ui::complain(format_args!(
-                "{} segments captured, {} lost: the disk was too slow",
-                stats.written,
-                stats.dropped + stats.failed
-            ));
+    /// Writes the rest, however the work ended, and says what is missing; passes on the outcome of the work,
+    /// or why there is no recording of it.
+    pub(crate) async fn finish<T>(
+        self,
+        outcome: Result<T, Box<dyn Error>>,
+    ) -> Result<T, Box<dyn Error>> {
+        let Some(capture) = self.0 else {
+            return outcome;
+        };
+        match tokio::task::spawn_blocking(move || capture.finish()).await? {
+            Ok(stats) => {
+                let missing = stats.dropped + stats.failed;
+                if missing > 0 {
+                    ui::complain(format_args!(
+                        "{} segments captured, {missing} lost: the disk was too slow",
+                        stats.written
+                    ));
+                }
+                outcome
+            }
+            Err(error) if outcome.is_ok() => Err(error.into()),
+            Err(error) => {
+                ui::complain(format_args!("{error}"));
+                outcome
+            }
         }
-        Ok(())
+    }
+}
+
+/// Waits for Ctrl-C, so that a recording can be finished; for ever if there is none.
+pub(crate) async fn interrupted(recording: &Recording) -> Box<dyn Error> {
+    if recording.0.is_none() {
+        // What the system does with Ctrl-C is right.
+        return std::future::pending().await;
+    }
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => "interrupted".into(),
+        Err(error) => error.into(),
+    }
+}
+
+/// A file whose errors say which one it is.
+struct NamedFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl NamedFile {
+    fn create(path: &Path) -> Result<Self, String> {
+        let file = File::create(path);
+        let file = file.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        let path = path.to_path_buf();
+        Ok(Self { path, file })
+    }
+
+    fn name(&self, error: &io::Error) -> io::Error {
+        let path = self.path.display();
+        io::Error::new(error.kind(), format!("cannot write {path}: {error}"))
+    }
+}
+
+impl Write for NamedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|error| self.name(&error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush().map_err(|error| self.name(&error))
     }
 }
