@@ -124,7 +124,7 @@ fn long_fat() -> LinkConfigBuilder {
 
 #[tokio::test(start_paused = true)]
 async fn a_long_fat_path_is_filled_without_a_setting() {
-    let config = || Config::builder().datagram_size(8_952);
+    let config = Config::builder;
     let path = Path::new(long_fat(), config(), config()).await;
     // Slow start: from 65,535 bytes, all that a SYN can tell, to 12.5 MB in eight round trips, and some.
     let outcome = path.run(ms(1_400), ms(800)).await;
