@@ -564,6 +564,37 @@ fn an_interrupted_copy_leaves_a_whole_capture() {
     expect_sound(&capture);
 }
 
+/// A server that is to end after one client hears Ctrl-C also while it serves that one.
+#[cfg(all(feature = "copy", target_os = "linux"))]
+#[tokio::test]
+async fn a_server_can_be_interrupted_while_it_serves() -> io::Result<()> {
+    use nix::sys::signal::{Signal, kill};
+    use std::io::{BufRead, BufReader};
+
+    let directory = tempfile::tempdir()?;
+    let mut server = example("file_copy_server");
+    server.args(["--listen", "127.0.0.1:0", "--once", "--root"]);
+    server.arg(directory.path()).stdout(Stdio::piped());
+    let mut server = server.spawn()?;
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line)?;
+    let addr = line.split([' ', ';']).nth(2).unwrap().to_owned();
+    // A client that says nothing, of which the server would tire after 30 s.
+    let _client = ReliableUdpSocket::connect(addr).await?;
+    tokio::time::sleep(ms(300)).await;
+    let id = nix::unistd::Pid::from_raw(server.id().try_into().unwrap());
+    kill(id, Signal::SIGINT)?;
+    let ending = tokio::time::timeout(ms(15_000), async {
+        while server.try_wait().unwrap().is_none() {
+            tokio::time::sleep(ms(10)).await;
+        }
+    });
+    let ending = ending.await;
+    server.kill()?;
+    assert!(ending.is_ok(), "it goes on");
+    Ok(())
+}
+
 #[cfg(all(feature = "copy", target_os = "linux"))]
 #[test]
 fn a_recording_that_cannot_be_written_is_named() {
@@ -670,26 +701,23 @@ fn pcap(link_type: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
-/// An example's program; it is built if it is older than this one, once.
+/// An example's program, built from what stands in its sources now.
 fn example(name: &str) -> Command {
     static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let this = std::env::current_exe().unwrap();
-    let examples = this.ancestors().nth(2).unwrap().join("examples");
-    let program = examples
-        .join(name)
-        .with_extension(std::env::consts::EXE_EXTENSION);
-    let modified = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
+    let profile = this.ancestors().nth(2).unwrap();
     let mut built = BUILT.lock().unwrap();
-    if modified(&program) < modified(&this) && !built.contains(name) {
+    if built.insert(name.to_owned()) {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--all-features", "--example", name]);
+        cargo.arg("--target-dir").arg(profile.parent().unwrap());
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
         assert!(cargo.status().unwrap().success(), "{name} is built");
-        built.insert(name.to_owned());
     }
-    Command::new(program)
+    let program = profile.join("examples").join(name);
+    Command::new(program.with_extension(std::env::consts::EXE_EXTENSION))
 }
 
 fn converter() -> Command {
