@@ -309,7 +309,16 @@ impl Case {
                 Path::WithoutBoth(_) => true,
                 _ => false,
             };
-            if loses && counts.lost_by_rule != 1 {
+            // On a busy machine the kernel's SYN and its answer to ours reach us together; then we have no
+            // SYN-ACK to send.
+            let may_be_left_out = self.opener == Opener::Both
+                && side == Side::We
+                && matches!(
+                    self.path,
+                    Path::Without(Kind::SynAck, _) | Path::WithoutBoth(Kind::SynAck)
+                );
+            let least = u64::from(!may_be_left_out);
+            if loses && !(least..=1).contains(&counts.lost_by_rule) {
                 return Err(format!("{side:?}: the segment to lose never came"));
             }
         }
