@@ -128,6 +128,10 @@ fn run_all(cases: &[Case]) {
         .filter(|(_, case)| congestion.contains(&case.congestion))
         .filter(|(_, case)| case.to_string().contains(&filter))
         .collect();
+    assert!(
+        !plan.is_empty() || !filter.is_empty(),
+        "no case is left to run"
+    );
     let failures = Mutex::new(Vec::new());
     side_by_side(plan.len(), |number| {
         let (seed, case) = plan[number];

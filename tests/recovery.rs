@@ -134,11 +134,12 @@ fn a_lost_tail_is_repaired_within_two_round_trips_and_50_ms() {
                 times.push(tail.took);
                 from_first.push(tail.took_from_first);
             }
-            let p99 = percentile(&mut times, 0.99);
+            // From the first sending of the first segment that was lost, the strictest count.
+            let p99 = percentile(&mut from_first, 0.99);
             println!(
-                "RTT {rtt} ms, {lost} lost: p50 {:.1}, p99 {p99:.1} ms; from the first lost: p99 {:.1} ms",
-                percentile(&mut times, 0.5),
-                percentile(&mut from_first, 0.99),
+                "RTT {rtt} ms, {lost} lost: p50 {:.1}, p99 {p99:.1} ms; from the last lost: p99 {:.1} ms",
+                percentile(&mut from_first, 0.5),
+                percentile(&mut times, 0.99),
             );
             if rtt == 20 {
                 assert!(p99 < 90.0, "{lost} lost: {p99} ms");
@@ -449,7 +450,8 @@ fn lost_probe(runs: u64, rtt: u64, min_rto: u64) -> f64 {
 #[test]
 fn stalls_of_the_path_are_no_timeouts_and_a_lost_probe_costs_one() {
     for pattern in STALLING.into_iter().skip(1) {
-        let rate = pattern.spurious_timeouts(1, 200);
+        let rate = pattern.spurious_timeouts(10, 200);
+        println!("{}: {rate} spurious timeouts per minute", pattern.name);
         assert!(rate <= 1.0, "{}: {rate} timeouts per minute", pattern.name);
     }
     let p99 = lost_probe(100, 20, 200);

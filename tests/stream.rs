@@ -643,13 +643,17 @@ async fn shutdown_does_not_linger_for_a_peer_that_finished_and_is_gone() {
 async fn a_runtime_that_stops_resets_its_peers() {
     let listener = ReliableUdpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
+    // A reset that overtakes the handshake's last ACK would leave nothing to accept.
+    let (accepted, is_accepted) = std::sync::mpsc::channel();
     let client = std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let socket = runtime.block_on(ReliableUdpSocket::connect(addr)).unwrap();
+        is_accepted.recv().unwrap();
         drop(runtime);
         socket
     });
     let (mut socket, _) = listener.accept().await.unwrap();
+    accepted.send(()).unwrap();
     let reading = tokio::time::timeout(Duration::from_secs(20), async move {
         socket.read(&mut [0; 8]).await
     });

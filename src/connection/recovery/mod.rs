@@ -20,6 +20,7 @@
 //! never in silence.
 
 mod ack;
+mod counters;
 mod delivery_rate;
 mod duplicates;
 mod frto;
@@ -42,6 +43,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 pub use self::ack::{AckArrival, AckOutcome};
+use self::counters::RecoveryCounters;
 use self::delivery_rate::RateEstimator;
 use self::duplicates::Duplicates;
 use self::frto::Frto;
@@ -93,37 +95,6 @@ pub struct RecoveryStart {
     pub syn_retransmitted: bool,
     /// The longest delay of an ACK that the peer announced.
     pub peer_ack_delay: Option<Duration>,
-}
-
-/// What was counted since the connection began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RecoveryCounters {
-    /// Segments declared lost.
-    pub segments_lost: u64,
-    /// Segments sent again.
-    pub segments_retransmitted: u64,
-    /// Bytes sent again.
-    pub bytes_retransmitted: u64,
-    /// Expiries of the retransmission timer.
-    pub rto_count: u64,
-    /// Entries into fast recovery.
-    pub fast_recovery_count: u64,
-    /// SACK blocks refused because more ranges were reported than segments are outstanding.
-    pub sack_blocks_refused: u64,
-    /// Times that the peer proved to have discarded SACKed data.
-    pub reneging_count: u64,
-    /// ACKs by which data proved to have been overtaken on its way.
-    pub reordering_count: u64,
-    /// Tail loss probes sent.
-    pub tlp_count: u64,
-    /// Losses that a tail loss probe repaired.
-    pub tlp_repair_count: u64,
-    /// Retransmitted segments that the peer reported as duplicates.
-    pub segments_spurious: u64,
-    /// Reductions of the window that were taken back.
-    pub undo_count: u64,
-    /// Timeouts that F-RTO found spurious.
-    pub frto_count: u64,
 }
 
 /// Where loss recovery stands.
@@ -193,6 +164,8 @@ pub struct Recovery {
     /// Bytes that limited transmit sent beyond the window since `snd_una` last moved.
     limited_transmit: u64,
     last_sent_at: Option<Timestamp>,
+    /// Nothing is written that was not sent.
+    has_sent_all: bool,
     progress_at: Timestamp,
     counters: RecoveryCounters,
 }
@@ -230,6 +203,7 @@ impl Recovery {
             episode: None,
             limited_transmit: 0,
             last_sent_at: None,
+            has_sent_all: false,
             progress_at: Timestamp::ZERO,
             counters: RecoveryCounters::default(),
         }
@@ -274,6 +248,7 @@ impl Recovery {
         if bytes == 0 {
             return;
         }
+        self.has_sent_all = false;
         let was_idle = self.flight_size() == 0;
         if was_idle {
             self.progress_at = now;

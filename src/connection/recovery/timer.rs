@@ -128,12 +128,13 @@ impl Recovery {
 
     /// The probe timer expired (RFC 8985 §7.3).
     pub fn on_probe_timeout(&mut self, now: Timestamp) {
+        let flight_size = self.flight_size();
         if let Some(tlp) = &mut self.tlp {
             tlp.on_expired();
-        }
-        if self.flight_size() > 0 {
-            // RFC 8985 §7.3: whether a probe can be sent or not.
-            self.rto.restart(now);
+            if flight_size > 0 {
+                // RFC 8985 §7.3: whether a probe can be sent or not.
+                self.rto.restart(tlp.timeout_from(now));
+            }
         }
     }
 
@@ -172,6 +173,8 @@ impl Recovery {
     /// RFC 8985 §7.2: starts the probe timer anew, or stops it if something else will tell of losses.
     pub(super) fn schedule_probe(&mut self, now: Timestamp) {
         let flight_size = self.flight_size();
+        let oldest_sent_at = self.scoreboard.head_sent_at();
+        let tail_since = oldest_sent_at.filter(|_| self.has_sent_all);
         // RFC 8985 §7.2 wants nothing to be SACKed, for then the reordering timer runs. It does not after an
         // undo, which takes it that everything is still on its way.
         let is_watched = self
@@ -189,12 +192,20 @@ impl Recovery {
                 &self.rtt,
                 &Outstanding {
                     sent_at: self.last_sent_at.unwrap_or(now),
+                    tail_since,
                     flight_size,
                     mss: self.mss,
                     rto_deadline,
                 },
             ),
             Some(_) | None => tlp.cancel(),
+        }
+    }
+
+    /// Everything that was written is sent: what is outstanding is a tail, until more is written.
+    pub fn on_all_sent(&mut self, now: Timestamp) {
+        if !std::mem::replace(&mut self.has_sent_all, true) {
+            self.schedule_probe(now);
         }
     }
 
@@ -206,7 +217,7 @@ impl Recovery {
         {
             self.counters.tlp_count += 1;
             // RFC 8985 §7.3
-            self.rto.restart(now);
+            self.rto.restart(tlp.timeout_from(now));
         }
     }
 

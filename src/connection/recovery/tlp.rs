@@ -34,6 +34,8 @@ struct Probe {
 pub struct Outstanding {
     /// When something was last sent.
     pub sent_at: Timestamp,
+    /// When the oldest segment was sent, if nothing follows the newest: what is outstanding is a tail.
+    pub tail_since: Option<Timestamp>,
     /// Bytes sent and not acknowledged.
     pub flight_size: u64,
     /// Effective send MSS.
@@ -61,6 +63,8 @@ pub struct Tlp {
     /// `TLP.max_ack_delay`
     max_ack_delay: Duration,
     deadline: Option<Timestamp>,
+    /// When the latest deadline would have been but for the bound on a tail in two flights.
+    regular: Timestamp,
     is_due: bool,
     probe: Option<Probe>,
 }
@@ -71,6 +75,7 @@ impl Tlp {
         Self {
             max_ack_delay: peer_ack_delay.unwrap_or(MAX_ACK_DELAY),
             deadline: None,
+            regular: Timestamp::ZERO,
             is_due: false,
             probe: None,
         }
@@ -79,7 +84,7 @@ impl Tlp {
     /// Starts the timer anew, unless a probe is on its way (RFC 8985 §7.2).
     ///
     /// Deviation from RFC 8985 §7.2: the time counts from the last transmission and not from the last ACK,
-    /// after which one `srtt` passes at least. An ACK of what went before the tail arrives about when that of
+    /// after which one `srtt` passes at least; and in a tail not for longer than two and a half from its first. An ACK of what went before the tail arrives about when that of
     /// the tail should, and would put the probe off by a round trip.
     pub fn schedule(&mut self, now: Timestamp, rtt: &RttEstimator, outstanding: &Outstanding) {
         self.cancel();
@@ -95,8 +100,17 @@ impl Tlp {
             };
             (srtt, srtt.max(TIMER_SLACK).saturating_add(delay))
         });
-        let deadline = (outstanding.sent_at + base).max(now) + extra;
+        let regular = (outstanding.sent_at + base).max(now) + extra;
+        let mut deadline = regular;
+        if let (Some(srtt), Some(since)) = (rtt.srtt(), outstanding.tail_since)
+            && outstanding.flight_size > outstanding.mss
+        {
+            // A tail may leave in two flights. The second must not put the probe off by a round trip if both
+            // are lost: half an `srtt` beyond the RFC's two is patience enough for the ACK of the first.
+            deadline = deadline.min((since + srtt * 2 + srtt / 2).max(now));
+        }
         self.deadline = Some(deadline.min(outstanding.rto_deadline));
+        self.regular = regular.min(outstanding.rto_deadline);
     }
 
     /// Nothing is to be probed now.
@@ -144,6 +158,12 @@ impl Tlp {
             self.probe = None;
         }
         is_repair.then_some(probe.flight_size)
+    }
+
+    /// Returns from when on the timeout waits that is restarted at `now` because of a probe: one that is early
+    /// must not make the timeout early as well.
+    pub fn timeout_from(&self, now: Timestamp) -> Timestamp {
+        self.regular.max(now)
     }
 
     /// Returns when the probe timer expires.

@@ -98,6 +98,7 @@ impl Sender {
         let end = self.buffer.end();
         let unsent = end.saturating_since(snd_nxt);
         if unsent == 0 {
+            self.recovery.on_all_sent(now);
             self.blocked = Blocked::No;
             self.persist.stop();
             // The FIN alone waits for no window, congestion or pacing.
