@@ -79,12 +79,15 @@
 
 #[cfg(any(test, feature = "sim"))]
 pub mod conformance;
+mod cubic;
+mod hystart;
 mod new_reno;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::cubic::Cubic;
 pub use self::new_reno::NewReno;
 use crate::Timestamp;
 
@@ -518,6 +521,8 @@ pub enum CongestionControl {
     /// RFC 5681 with RFC 6582: slow start, congestion avoidance, fast retransmit and fast recovery.
     #[default]
     NewReno,
+    /// RFC 9438 with HyStart++ (RFC 9406): the window of Linux, Windows and macOS.
+    Cubic,
     /// The user's own; the factory is called once per connection.
     Custom(Arc<ControllerFactory>),
 }
@@ -536,6 +541,7 @@ impl CongestionControl {
     pub fn make(&self, params: &ControllerParams) -> Box<dyn CongestionController> {
         match self {
             Self::NewReno => Box::new(NewReno::new(params)),
+            Self::Cubic => Box::new(Cubic::new(params)),
             Self::Custom(factory) => factory(params),
         }
     }
@@ -545,6 +551,7 @@ impl fmt::Debug for CongestionControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NewReno => "NewReno",
+            Self::Cubic => "Cubic",
             Self::Custom(_) => "Custom",
         })
     }

@@ -1,0 +1,201 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::congestion::conformance::{ArbitraryEvent, MAX_MSS, Path};
+use crate::congestion::{CongestionControl, RttSnapshot, conformance};
+
+const MSS: u64 = 1_000;
+const RTT: Duration = Duration::from_millis(100);
+
+/// A controller whose window stands at `segments` of 1,000 bytes, on a path of 100 ms.
+struct CubicTest {
+    cubic: Cubic,
+    now: Timestamp,
+}
+
+impl CubicTest {
+    fn new(segments: u64) -> Self {
+        let params = ControllerParams::new(Timestamp::ZERO, MSS, segments * MSS);
+        Self {
+            cubic: Cubic::new(&params),
+            now: Timestamp::ZERO,
+        }
+    }
+
+    fn cwnd(&self) -> u64 {
+        self.cubic.cwnd()
+    }
+
+    fn ack(&mut self, bytes: u64) {
+        let mut event = Acked::new(self.now, bytes, 0);
+        event.rtt = RttSnapshot::new(None, RTT, RTT);
+        self.cubic.on_acked(&event);
+        self.cubic.check_invariants();
+    }
+
+    /// Lets a round trip pass in which a whole window is acknowledged, segment by segment.
+    fn round(&mut self) {
+        let segments = self.cwnd() / MSS;
+        for _ in 0..segments {
+            self.now = self.now + RTT / u32::try_from(segments).unwrap();
+            self.ack(MSS);
+        }
+    }
+
+    fn lose(&mut self) {
+        let flight_size = self.cwnd();
+        self.cubic
+            .on_recovery_entered(&RecoveryEntered::new(self.now, flight_size, flight_size));
+        self.cubic
+            .on_recovery_exited(&RecoveryExited::new(self.now, 0));
+        self.cubic.check_invariants();
+    }
+}
+
+#[test]
+fn a_loss_takes_three_tenths_and_the_curve_returns_to_the_peak_after_k() {
+    // RFC 9438 §4.2: K = cbrt((1000 - 700) / 0.4) = cbrt(750) = 9.0856 s.
+    let mut test = CubicTest::new(1_000);
+    test.lose();
+    assert_eq!((test.cwnd(), test.cubic.ssthresh()), (700 * MSS, 700 * MSS));
+    test.ack(MSS);
+    let began = test.now;
+    let mut seconds = Vec::new();
+    for second in 1..=12_u64 {
+        while test.now < began + Duration::from_secs(second) {
+            test.round();
+        }
+        seconds.push(test.cwnd() / MSS);
+    }
+    // 0.4 · (t - 9.0856)^3 + 1000 at t = 1 s to 12 s.
+    let curve = [
+        788, 857, 909, 947, 972, 988, 996, 999, 1_000, 1_000, 1_002, 1_009,
+    ];
+    for (second, (&got, expected)) in (1..).zip(seconds.iter().zip(curve)) {
+        // A round trip ahead at most, and a segment for rounding.
+        assert!(
+            (expected - 2..=expected + 11).contains(&got),
+            "{got} segments after {second} s instead of {expected}"
+        );
+    }
+}
+
+#[test]
+fn where_reno_would_be_faster_it_is_followed() {
+    // With 10 segments and 100 ms the cubic curve takes cbrt(3 / 0.4) = 1.96 s back to 10.
+    let mut test = CubicTest::new(10);
+    test.lose();
+    assert_eq!(test.cwnd(), 7 * MSS);
+    for _ in 0..6 {
+        test.round();
+    }
+    // W_est grows by 0.529 a round: 7 + 6 · 0.529 = 10.2; the curve is at 0.4 · (0.6 - 1.96)^3 + 10 = 9.0.
+    assert!(
+        (9 * MSS..=11 * MSS).contains(&test.cwnd()),
+        "{}",
+        test.cwnd()
+    );
+    let at_peak = test.cwnd();
+    for _ in 0..4 {
+        test.round();
+    }
+    // RFC 9438 §4.3: from there by a whole segment a round.
+    assert!(test.cwnd() >= at_peak + 3 * MSS, "{}", test.cwnd());
+}
+
+#[test]
+fn a_peak_that_was_not_reached_again_makes_room() {
+    let mut test = CubicTest::new(1_000);
+    test.lose();
+    assert!((test.cubic.window.w_max - 1_000.0).abs() < 1e-9);
+    test.round();
+    let cwnd = test.cwnd();
+    test.lose();
+    // RFC 9438 §4.7: (1 + 0.7) / 2
+    let expected = real(cwnd) / real(MSS) * 0.85;
+    assert!((test.cubic.window.w_max - expected).abs() < 1e-9);
+}
+
+#[test]
+fn after_a_timeout_the_curve_starts_at_the_end_of_slow_start() {
+    let mut test = CubicTest::new(100);
+    test.cubic
+        .on_timeout(&TimedOut::new(test.now, 100 * MSS, 1));
+    assert_eq!((test.cwnd(), test.cubic.ssthresh()), (MSS, 70 * MSS));
+    while test.cwnd() < 70 * MSS {
+        test.round();
+    }
+    test.ack(MSS);
+    let epoch = test.cubic.window.epoch.unwrap();
+    // RFC 9438 §4.8
+    assert!(
+        epoch.k.abs() < 1e-9 && (epoch.w_max - 70.0).abs() < 1.0,
+        "{epoch:?}"
+    );
+}
+
+#[test]
+fn the_curve_waits_while_the_application_is_the_limit() {
+    let (mut busy, mut pausing) = (CubicTest::new(1_000), CubicTest::new(1_000));
+    for test in [&mut busy, &mut pausing] {
+        test.lose();
+        test.round();
+    }
+    let mut idle = Acked::new(pausing.now, MSS, 0);
+    idle.is_cwnd_limited = false;
+    pausing.cubic.on_acked(&idle);
+    pausing.now = pausing.now + Duration::from_secs(20);
+    for test in [&mut busy, &mut pausing] {
+        test.round();
+    }
+    let (busy, pausing) = (busy.cwnd(), pausing.cwnd());
+    assert!(pausing.abs_diff(busy) <= 2 * MSS, "{pausing} and {busy}");
+}
+
+#[test]
+fn an_undo_restores_the_curve() {
+    let mut test = CubicTest::new(1_000);
+    test.lose();
+    test.round();
+    let before = test.cubic.window;
+    test.lose();
+    test.cubic.on_undo(&Undo::new(test.now, 0));
+    let after = test.cubic.window;
+    assert_eq!((after.cwnd, after.ssthresh), (before.cwnd, before.ssthresh));
+    let (before, after) = (before.epoch.unwrap(), after.epoch.unwrap());
+    assert_eq!((before.start, before.k), (after.start, after.k));
+}
+
+#[test]
+fn an_ecn_echo_takes_fifteen_percent() {
+    let mut test = CubicTest::new(100);
+    test.lose();
+    let mut echo = RecoveryEntered::new(test.now, 70 * MSS, 70 * MSS);
+    echo.by_ecn = true;
+    test.cubic.on_recovery_entered(&echo);
+    assert_eq!(test.cwnd(), 59_500);
+}
+
+#[test]
+fn it_conforms() {
+    assert_eq!(conformance::check(&CongestionControl::Cubic), Ok(()));
+}
+
+proptest! {
+    #[test]
+    fn no_order_of_events_breaks_an_invariant(
+        mss in prop_oneof![1..10_000_u64, 1..=MAX_MSS],
+        initial_window: u64,
+        events in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u64>(), any::<u64>(), 0..64_u32), 0..200),
+    ) {
+        let params = ControllerParams::new(Timestamp::ZERO, mss, initial_window);
+        let mut path = Path::new(Box::new(Cubic::new(&params)), &params, 2);
+        prop_assert!(path.is_above_floor());
+        for (kind, flags, a, b, shift) in events {
+            path.arbitrary(&ArbitraryEvent { kind, flags, a: a >> shift, b: b >> (63 - shift) });
+            prop_assert!(path.is_above_floor(), "cwnd {}", path.cwnd());
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! HyStart++: leaves slow start before it overshoots (RFC 9406).
+//!
+//! Compares the smallest RTT of each round trip with that of the one before. When it rises, growth goes on
+//! at a quarter of the speed (Conservative Slow Start) for five round trips; if the RTT falls back meanwhile,
+//! the rise was a false alarm and slow start goes on.
+//!
+//! A round trip ends when a segment is acknowledged that was sent after it had begun; the core's delivery-rate
+//! sample tells (`prior_delivered`), so that no sequence number is needed (RFC 9406 §4.2 uses SND.NXT). Left out
+//! on purpose: the limit `L` of growth per ACK, which is for senders that do not pace.
+
+use std::time::Duration;
+
+use super::Acked;
+
+/// RFC 9406 §4.3: `MIN_RTT_THRESH`
+const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
+/// RFC 9406 §4.3: `MAX_RTT_THRESH`
+const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
+/// RFC 9406 §4.3: `MIN_RTT_DIVISOR`
+const MIN_RTT_DIVISOR: u32 = 8;
+/// RFC 9406 §4.3: `N_RTT_SAMPLE`
+const N_RTT_SAMPLE: u32 = 8;
+/// RFC 9406 §4.3: `CSS_GROWTH_DIVISOR`
+const CSS_GROWTH_DIVISOR: u64 = 4;
+/// RFC 9406 §4.3: `CSS_ROUNDS`
+const CSS_ROUNDS: u32 = 5;
+
+/// Where the initial slow start stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Slow start proper.
+    Standard,
+    /// Conservative Slow Start.
+    Conservative {
+        /// `cssBaselineMinRtt`
+        baseline: Duration,
+        /// Round trips spent here.
+        rounds: u32,
+    },
+}
+
+/// The state of RFC 9406 §4.2, from the beginning of the connection to the end of its first slow start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HyStart {
+    phase: Phase,
+    /// `lastRoundMinRTT`; `None` stands for infinity.
+    last_round_min_rtt: Option<Duration>,
+    /// `currentRoundMinRTT`
+    current_round_min_rtt: Option<Duration>,
+    /// `rttSampleCount`
+    rtt_samples: u32,
+    /// The round ends when something is acknowledged that was sent after this much had been delivered.
+    round_ends_at: u64,
+}
+
+impl HyStart {
+    pub(super) const fn new() -> Self {
+        Self {
+            phase: Phase::Standard,
+            last_round_min_rtt: None,
+            current_round_min_rtt: None,
+            rtt_samples: 0,
+            round_ends_at: 0,
+        }
+    }
+
+    /// Takes an ACK of slow start. Returns whether slow start has to end now.
+    pub(super) fn on_acked(&mut self, event: &Acked) -> bool {
+        let has_ended = event
+            .rate
+            .is_some_and(|rate| rate.prior_delivered >= self.round_ends_at);
+        if has_ended {
+            self.round_ends_at = event.total_delivered;
+            if self.begin_round() {
+                return true;
+            }
+        }
+        if let Some(sample) = event.rtt.sample {
+            self.take_sample(sample);
+        }
+        false
+    }
+
+    /// Returns by how much of `bytes` slow start may grow.
+    pub(super) const fn growth(&self, bytes: u64) -> u64 {
+        match self.phase {
+            Phase::Standard => bytes,
+            // At least something, so that many small ACKs are not nothing.
+            Phase::Conservative { .. } => bytes.div_ceil(CSS_GROWTH_DIVISOR),
+        }
+    }
+
+    /// Begins a round; returns whether the last round of Conservative Slow Start is over.
+    fn begin_round(&mut self) -> bool {
+        self.last_round_min_rtt = self.current_round_min_rtt.take();
+        self.rtt_samples = 0;
+        if let Phase::Conservative { rounds, .. } = &mut self.phase {
+            *rounds += 1;
+            return *rounds >= CSS_ROUNDS;
+        }
+        false
+    }
+
+    fn take_sample(&mut self, sample: Duration) {
+        let current = self.current_round_min_rtt.unwrap_or(sample).min(sample);
+        self.current_round_min_rtt = Some(current);
+        self.rtt_samples = self.rtt_samples.saturating_add(1);
+        if self.rtt_samples < N_RTT_SAMPLE {
+            return;
+        }
+        match (self.phase, self.last_round_min_rtt) {
+            (Phase::Standard, Some(last)) => {
+                let threshold = (last / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
+                if current >= last.saturating_add(threshold) {
+                    self.phase = Phase::Conservative {
+                        baseline: current,
+                        rounds: 0,
+                    };
+                }
+            }
+            (Phase::Conservative { baseline, .. }, _) if current < baseline => {
+                self.phase = Phase::Standard;
+            }
+            (Phase::Standard | Phase::Conservative { .. }, _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Timestamp;
+    use crate::congestion::{RateSample, RttSnapshot};
+
+    const MSS: u64 = 1_000;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Rounds of a few segments each, every one of which was sent by an ACK of the round before.
+    struct Rounds {
+        hystart: HyStart,
+        delivered: u64,
+        round_began_at: u64,
+    }
+
+    impl Rounds {
+        fn new() -> Self {
+            Self {
+                hystart: HyStart::new(),
+                delivered: 0,
+                round_began_at: 0,
+            }
+        }
+
+        /// A round of `acks` ACKs with this RTT; returns whether slow start ended.
+        fn round(&mut self, acks: u64, rtt: Duration) -> bool {
+            let previous = std::mem::replace(&mut self.round_began_at, self.delivered);
+            let mut has_ended = false;
+            for number in 1..=acks {
+                let sent_at = previous + number * MSS;
+                self.delivered += MSS;
+                let mut event = Acked::new(Timestamp::ZERO, MSS, 0);
+                event.total_delivered = self.delivered;
+                event.rtt = RttSnapshot::new(Some(rtt), rtt, rtt);
+                let mut rate = RateSample::new(MSS, rtt);
+                rate.prior_delivered = sent_at.min(self.round_began_at);
+                event.rate = Some(rate);
+                has_ended |= self.hystart.on_acked(&event);
+            }
+            has_ended
+        }
+
+        fn is_conservative(&self) -> bool {
+            matches!(self.hystart.phase, Phase::Conservative { .. })
+        }
+    }
+
+    #[test]
+    fn a_rise_of_an_eighth_begins_conservative_slow_start_and_five_rounds_end_it() {
+        let mut rounds = Rounds::new();
+        assert!(!rounds.round(10, ms(80)));
+        // 80 / 8 = 10 ms.
+        assert!(!rounds.round(10, ms(89)));
+        assert!(!rounds.is_conservative());
+        // 89 / 8 = 11.125 ms: 100.125 ms are needed.
+        assert!(!rounds.round(10, ms(101)));
+        assert!(rounds.is_conservative());
+        for _ in 0..4 {
+            assert!(!rounds.round(10, ms(101)));
+        }
+        assert!(rounds.round(10, ms(101)), "the fifth round has passed");
+    }
+
+    #[test]
+    fn a_quarter_of_the_growth_remains() {
+        let mut rounds = Rounds::new();
+        assert_eq!(rounds.hystart.growth(4_000), 4_000);
+        rounds.round(10, ms(10));
+        // 4 ms is the smallest rise that counts.
+        rounds.round(10, ms(13));
+        assert_eq!(rounds.hystart.growth(4_000), 4_000);
+        rounds.round(10, ms(17));
+        assert_eq!(rounds.hystart.growth(4_000), 1_000);
+        assert_eq!(rounds.hystart.growth(1), 1);
+    }
+
+    #[test]
+    fn a_false_alarm_resumes_slow_start() {
+        let mut rounds = Rounds::new();
+        rounds.round(10, ms(100));
+        rounds.round(10, ms(120));
+        assert!(rounds.is_conservative());
+        rounds.round(10, ms(119));
+        assert!(!rounds.is_conservative());
+    }
+
+    #[test]
+    fn the_threshold_is_at_most_16_ms_and_needs_eight_samples() {
+        let mut rounds = Rounds::new();
+        rounds.round(10, ms(400));
+        rounds.round(7, ms(500));
+        assert!(!rounds.is_conservative(), "seven samples");
+        rounds.round(8, ms(516));
+        assert!(rounds.is_conservative(), "16 ms above 500");
+    }
+}
