@@ -17,7 +17,7 @@ use super::hystart::HyStart;
 use crate::Timestamp;
 use crate::congestion::{
     Acked, CongestionController, ControllerParams, IdleRestart, RecoveryEntered, RecoveryExited,
-    TimedOut, Undo,
+    TimedOut, Undo, WindowUnused,
 };
 
 /// RFC 9438 §4.1, §5: `C`, in segments per second cubed.
@@ -236,6 +236,7 @@ impl Cubic {
 
 impl CongestionController for Cubic {
     fn on_acked(&mut self, event: &Acked) {
+        // The ACK that ends recovery leaves cwnd at ssthresh (RFC 6582 §3.2 step 3).
         if self.in_recovery || event.in_recovery {
             return;
         }
@@ -281,8 +282,15 @@ impl CongestionController for Cubic {
         self.window.cwnd = self.window.ssthresh;
     }
 
-    fn on_recovery_exited(&mut self, _event: &RecoveryExited) {
+    fn on_recovery_exited(&mut self, event: &RecoveryExited) {
         self.in_recovery = false;
+        if event.excess > 0 {
+            // RFC 7661 §4.4.1, with the part of it that CUBIC keeps.
+            let excess = whole(real(event.excess) * BETA);
+            let target = self.window.cwnd.saturating_sub(excess);
+            self.window.cwnd = self.window.cwnd.min(target.max(self.min_window()));
+            self.window.ssthresh = self.window.cwnd.max(self.min_window());
+        }
     }
 
     fn on_timeout(&mut self, event: &TimedOut) {
@@ -326,6 +334,17 @@ impl CongestionController for Cubic {
         self.window.epoch = None;
         self.window.credit = 0.0;
         self.limited_since = None;
+    }
+
+    fn on_window_unused(&mut self, _event: &WindowUnused) {
+        // RFC 7661 §4.4.3
+        let initial_window = self.initial_segments.saturating_mul(self.mss);
+        let floor = initial_window.max(self.min_window());
+        let window = &mut self.window;
+        window.ssthresh = window.ssthresh.max(window.cwnd - window.cwnd / 4);
+        window.cwnd = window.cwnd.min((window.cwnd / 2).max(floor));
+        window.epoch = None;
+        window.credit = 0.0;
     }
 
     fn on_mss_changed(&mut self, mss: u64) {
