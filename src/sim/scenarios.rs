@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::{Config, ConfigBuilder};
+use crate::congestion::CongestionControl;
 use crate::connection::{Connection, OpenParams};
 use crate::error::{ConnectionError, TimeoutCause};
 use crate::sim::application::{Application, Ending, Plan};
@@ -338,13 +339,17 @@ fn flow_control_and_congestion_control_fill_a_long_pipe() {
             .rate(1_000_000)
             .queue_bytes(200_000)
     };
-    let mut setup = Setup::new(Plan::simple(20_000_000), Plan::simple(0));
-    setup.up = pipe().build().unwrap();
-    setup.down = pipe().build().unwrap();
-    let mut network = setup.world();
-    network.run_until(Timestamp::from_millis(30_000)).unwrap();
-    let received = network.node(1).unwrap().application().bytes_read();
-    let stats = network.node(0).unwrap().connection().map(Connection::stats);
-    // 20 s at the full rate, a second to get there, and what slow start's overshoot costs.
-    assert_eq!(received, 20_000_000, "{stats:?}");
+    for control in [CongestionControl::NewReno, CongestionControl::Cubic] {
+        let mut setup = Setup::new(Plan::simple(20_000_000), Plan::simple(0));
+        setup.client = config().congestion(control.clone()).build().unwrap();
+        setup.up = pipe().build().unwrap();
+        setup.down = pipe().build().unwrap();
+        let mut network = setup.world();
+        network.run_until(Timestamp::from_millis(24_000)).unwrap();
+        let received = network.node(1).unwrap().application().bytes_read();
+        let stats = network.node(0).unwrap().connection().map(Connection::stats);
+        println!("{control:?}: {stats:?}");
+        // 20 s at the full rate, a second to get there, and what slow start's overshoot costs.
+        assert_eq!(received, 20_000_000, "{control:?}: {stats:?}");
+    }
 }

@@ -406,7 +406,9 @@ fn draw_config(rng: &mut Rng) -> Result<Config, ConfigError> {
         config = config.keepalive(Some(rng.duration(Duration::from_secs(30)).max(MS)));
         config = config.keepalive_interval(rng.duration(Duration::from_secs(30)).max(MS));
     }
-    if rng.chance(0.25) {
+    if rng.chance(0.3) {
+        config = config.congestion(CongestionControl::Cubic);
+    } else if rng.chance(0.25) {
         let stop_and_wait = CongestionControl::custom(|params| StopAndWait { mss: params.mss });
         config = config.congestion(stop_and_wait);
     }
