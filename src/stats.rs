@@ -107,6 +107,9 @@ pub struct ConnectionStats {
     /// Keepalive probes sent (RFC 9293 §3.8.4), and those by which a client asks whether the handshake's last
     /// ACK has arrived.
     pub keepalive_probes: u64,
+    /// Segments received with the mark "congestion experienced" in their IP header (RFC 3168 §5). Segments leave
+    /// without a mark, so that no router on the way should set it.
+    pub ecn_ce: u64,
     /// Segments dropped because they failed a check of RFC 9293 §3.10.7 or RFC 5961.
     pub segments_unacceptable: u64,
     /// Of these, those that acknowledged data never sent (RFC 9293 §3.10.7.4, RFC 5961 §5): an optimistic

@@ -166,6 +166,7 @@ struct Counters {
     segments_retransmitted: u64,
     segments_unacceptable: u64,
     acks_of_unsent_data: u64,
+    ecn_ce: u64,
     bytes_sent: u64,
     bytes_retransmitted: u64,
     keepalive_probes: u64,
@@ -492,6 +493,11 @@ impl Connection {
     /// Says whether Nagle's algorithm is off.
     pub fn nodelay(&self) -> bool {
         self.sender.nodelay()
+    }
+
+    /// The next segment, intact, came with the mark "congestion experienced" (RFC 3168 §5).
+    pub fn on_congestion_mark(&mut self) {
+        self.counters.ecn_ce += 1;
     }
 
     /// Returns the bytes of memory that the connection's buffers hold.

@@ -73,6 +73,7 @@ impl Connection {
             zero_window_probes: self.sender.zero_window_probes(),
             keepalive_probes: self.counters.keepalive_probes,
             segments_unacceptable: self.counters.segments_unacceptable,
+            ecn_ce: self.counters.ecn_ce,
             acks_of_unsent_data: self.counters.acks_of_unsent_data,
             challenge_acks: self.counters.challenge_acks,
             memory_bytes: self.memory(),

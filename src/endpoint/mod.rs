@@ -94,10 +94,6 @@ pub struct Arrival<'a> {
     /// Our address that they were sent to, where the system tells.
     pub local_ip: Option<IpAddr>,
     /// The congestion mark of all of them.
-    #[cfg_attr(
-        not(any(test, fuzzing, feature = "__internals")),
-        allow(dead_code, reason = "read once ECN is negotiated")
-    )]
     pub ecn: Option<Ecn>,
     /// Their payloads, one behind the other.
     pub bytes: &'a Bytes,

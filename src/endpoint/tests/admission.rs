@@ -1,6 +1,7 @@
 //! Who is let in: limits, backlog, cookies, addresses and ports.
 
 use super::*;
+use crate::Ecn;
 use crate::connection::TimeWaitRecord;
 use crate::endpoint::demux::Key;
 use crate::endpoint::secrets::LOCAL_PORTS;
@@ -474,4 +475,35 @@ fn a_thousand_connections_share_an_endpoint() {
         net.endpoint(host).check_invariants();
     }
     assert_eq!(net.endpoint(CLIENT).stats().time_wait, 1_000);
+}
+
+#[test]
+fn a_congestion_mark_is_counted_for_the_connection_that_it_reached() {
+    let mut net = Net::new(&Config::default());
+    let (client, server) = net.establish();
+    net.drop_if = |flight| flight.from == address(CLIENT);
+    net.take_sent(CLIENT);
+    net.write(CLIENT, client, b"marked");
+    net.deliver();
+    let flight = net.take_sent(CLIENT).swap_remove(0);
+    let now = net.now;
+    for (mark, expected) in [
+        (None, 0),
+        (Some(Ecn::Ect0), 0),
+        (Some(Ecn::Ce), 1),
+        (Some(Ecn::Ce), 2),
+    ] {
+        net.endpoint(SERVER).handle_arrival(
+            now,
+            &Arrival {
+                remote: address(CLIENT),
+                local_ip: None,
+                ecn: mark,
+                bytes: &flight.bytes,
+                stride: 0,
+            },
+        );
+        let stats = net.connection(SERVER, server).stats();
+        assert_eq!(stats.ecn_ce, expected, "{mark:?}");
+    }
 }
