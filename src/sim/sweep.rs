@@ -404,7 +404,9 @@ fn draw_config(rng: &mut Rng) -> Result<Config, ConfigError> {
     }
     if rng.chance(0.2) {
         config = config.keepalive(Some(rng.duration(Duration::from_secs(30)).max(MS)));
-        config = config.keepalive_interval(rng.duration(Duration::from_secs(30)).max(MS));
+        // All probes together take longer than all blackouts.
+        let interval = rng.duration(Duration::from_secs(30));
+        config = config.keepalive_interval(interval.max(Duration::from_secs(1)));
     }
     if rng.chance(0.3) {
         config = config.congestion(CongestionControl::Cubic);
