@@ -99,7 +99,7 @@ impl Recovery {
         }
         if delivery.made_progress() {
             self.on_progress(now);
-        } else if delivery.newest_sacked < self.scoreboard.head_transmission()
+        } else if delivery.newest_sacked < self.scoreboard.head().map(|head| head.transmission)
             && delivery.newest_sacked.is_some()
         {
             // Deviation from RFC 6298 §5.3: not only an ACK that advances restarts the timer, because one that

@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::delivery_rate::SendSnapshot;
-use crate::Timestamp;
 use crate::connection::Offset;
 use crate::connection::range_set::RangeSet;
 
@@ -322,14 +321,9 @@ impl Scoreboard {
         }
     }
 
-    /// Returns the latest transmission of the first byte that is not SACKed.
-    pub fn head_transmission(&self) -> Option<u64> {
-        Some(self.records.first_key_value()?.1.snapshot.transmission)
-    }
-
-    /// Returns when the first segment that is not acknowledged was last sent.
-    pub fn head_sent_at(&self) -> Option<Timestamp> {
-        Some(self.records.first_key_value()?.1.snapshot.sent_at)
+    /// Returns what was noted when the first byte that is neither acknowledged nor SACKed was last sent.
+    pub fn head(&self) -> Option<&SendSnapshot> {
+        Some(&self.records.first_key_value()?.1.snapshot)
     }
 
     /// The first `len` bytes that are not SACKed are lost, if they were sent only once. Shows the piece.

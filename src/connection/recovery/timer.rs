@@ -173,8 +173,8 @@ impl Recovery {
     /// RFC 8985 §7.2: starts the probe timer anew, or stops it if something else will tell of losses.
     pub(super) fn schedule_probe(&mut self, now: Timestamp) {
         let flight_size = self.flight_size();
-        let oldest_sent_at = self.scoreboard.head_sent_at();
-        let tail_since = oldest_sent_at.filter(|_| self.has_sent_all);
+        let tail = self.has_sent_all.then_some(&self.scoreboard);
+        let tail_since = tail.and_then(|tail| Some(tail.head()?.sent_at));
         // RFC 8985 §7.2 wants nothing to be SACKed, for then the reordering timer runs. It does not after an
         // undo, which takes it that everything is still on its way.
         let is_watched = self
