@@ -58,6 +58,7 @@ pub struct Config {
     pub(crate) congestion: CongestionControl,
     pub(crate) initial_window_segments: u32,
     pub(crate) slow_start_after_idle: bool,
+    pub(crate) pacing: bool,
     pub(crate) prr: bool,
     pub(crate) tail_loss_probe: bool,
     pub(crate) frto: bool,
@@ -99,10 +100,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            congestion: CongestionControl::NewReno,
+            congestion: CongestionControl::Cubic,
             // RFC 6928 §2
             initial_window_segments: 10,
             slow_start_after_idle: true,
+            pacing: true,
             prr: true,
             tail_loss_probe: true,
             frto: true,
@@ -207,7 +209,7 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// Chooses the congestion controller. Default: [`CongestionControl::NewReno`].
+    /// Chooses the congestion controller. Default: [`CongestionControl::Cubic`].
     pub fn congestion(mut self, congestion: CongestionControl) -> Self {
         self.config.congestion = congestion;
         self
@@ -222,6 +224,16 @@ impl ConfigBuilder {
     /// Falls back to slow start after an idle period of one RTO (RFC 5681 §4.1). Default: true.
     pub fn slow_start_after_idle(mut self, enabled: bool) -> Self {
         self.config.slow_start_after_idle = enabled;
+        self
+    }
+
+    /// Spreads the window of a controller that names no
+    /// [rate](crate::congestion::CongestionController::pacing_rate) over the round trip instead of sending it in
+    /// bursts: at 2 windows per smoothed RTT in slow start, at 1.2 after it, at most 2 ms or two segments at
+    /// once. Default: true. The first window is sent at once, and where the smoothed RTT is below 2.4 ms (4 ms in slow start)
+    /// there is nothing to spread. A controller's own rate holds in any case.
+    pub fn pacing(mut self, enabled: bool) -> Self {
+        self.config.pacing = enabled;
         self
     }
 

@@ -43,6 +43,7 @@
 //! | send buffer; both buffers at full size from the beginning | `send_buffer`; `buffer_tuning(false)` |
 //! | ACK at once | `ack_delay(Duration::ZERO)` |
 //! | slow start after idle | `slow_start_after_idle` |
+//! | windows sent as they open | `pacing(false)` |
 //! | initial window | `initial_window` |
 //! | PRR, tail loss probe, F-RTO | `prr`, `tail_loss_probe`, `frto` |
 //! | initial, smallest and largest RTO | `initial_rto`, `min_rto`, `max_rto` |

@@ -151,8 +151,9 @@ pub trait CongestionController: fmt::Debug + Send + 'static {
     /// Returns the slow-start threshold in bytes, `u64::MAX` while none is set (RFC 5681 §3.1).
     fn ssthresh(&self) -> u64;
 
-    /// Returns the rate at which departures are spaced, in bytes per second, or `None` to send as
-    /// the window allows. Zero is taken as one segment per second.
+    /// Returns the rate at which departures are spaced, in bytes per second. Zero is taken as one segment per
+    /// second. `None` leaves it to the core, which spreads the window over the round trip unless
+    /// [pacing](crate::ConfigBuilder::pacing) is off.
     fn pacing_rate(&self) -> Option<u64> {
         None
     }
@@ -519,9 +520,9 @@ pub type ControllerFactory =
 #[non_exhaustive]
 pub enum CongestionControl {
     /// RFC 5681 with RFC 6582: slow start, congestion avoidance, fast retransmit and fast recovery.
-    #[default]
     NewReno,
-    /// RFC 9438 with HyStart++ (RFC 9406): the window of Linux, Windows and macOS.
+    /// RFC 9438 with HyStart++ (RFC 9406): the window of Linux, Windows and macOS. The default.
+    #[default]
     Cubic,
     /// The user's own; the factory is called once per connection.
     Custom(Arc<ControllerFactory>),

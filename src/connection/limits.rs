@@ -18,7 +18,8 @@ pub(super) enum Limit {
     Congestion,
     /// The peer's window is full or closed.
     PeerWindow,
-    /// Everything in the send buffer is under way, and the application waits for room.
+    /// Everything in the send buffer is under way, but for a tail too small to go alone, and the application
+    /// waits for room.
     SendBuffer,
     /// The pacer waits for the next departure.
     Pacing,
@@ -33,7 +34,8 @@ impl Limit {
             Blocked::Congestion => Self::Congestion,
             Blocked::Pacing(_) => Self::Pacing,
             Blocked::Window => Self::PeerWindow,
-            Blocked::No if sender.is_writer_waiting() => Self::SendBuffer,
+            // Nagle's algorithm waits for more to be written, and so does the writer.
+            Blocked::No | Blocked::Nagle if sender.is_writer_waiting() => Self::SendBuffer,
             Blocked::No | Blocked::Nagle => Self::Application,
         }
     }

@@ -52,7 +52,7 @@ pub use self::receiver::fuzz::fuzz_assembler;
 use self::receiver::{Receiver, ReceiverParams};
 #[cfg(any(fuzzing, feature = "__internals"))]
 pub use self::recovery::{AckArrival, AckOutcome, Recovery, RecoveryStart};
-use self::sender::Sender;
+use self::sender::{Blocked, Sender};
 pub use self::state::State;
 use self::teardown::Ending;
 pub use self::teardown::TimeWaitRecord;
@@ -393,7 +393,8 @@ impl Connection {
     /// Notes that the buffer is what sending waits for, if all that it holds is under way. A write that finds
     /// it full gives nothing to send, so that nobody asks what holds the connection back.
     fn note_full_buffer(&mut self, now: Timestamp) {
-        if self.sender.is_writer_waiting() && !self.sender.has_unsent() {
+        let is_drained = !self.sender.has_unsent() || self.sender.blocked() == Blocked::Nagle;
+        if self.sender.is_writer_waiting() && is_drained {
             self.limits.set(now, Limit::SendBuffer);
         }
     }

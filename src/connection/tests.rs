@@ -22,6 +22,7 @@ use bytes::Bytes;
 use super::*;
 use crate::TimeoutCause;
 use crate::config::ConfigBuilder;
+use crate::congestion::CongestionControl;
 use crate::wire::{Header, Options, seal};
 
 const S: Flags = Flags::SYN;
@@ -37,6 +38,9 @@ fn plain() -> ConfigBuilder {
         .sack(false)
         .window_scaling(false)
         .extension(false)
+        // Tests that count segments want round numbers, and each segment as soon as the window lets it go.
+        .congestion(CongestionControl::NewReno)
+        .pacing(false)
         .mss(1_000)
         .receive_buffer(10_000)
 }

@@ -151,6 +151,7 @@ fn config(input: &mut Input<'_>) -> Config {
         prr: !is_set(7),
         tail_loss_probe: !is_set(8),
         frto: !input.flag(),
+        pacing: input.flag(),
         slow_start_after_idle: !is_set(9),
         initial_window_segments: if is_set(10) { 1 } else { 10 },
         challenge_ack_limit: if is_set(11) { 1 } else { 100 },

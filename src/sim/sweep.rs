@@ -385,6 +385,7 @@ fn draw_config(rng: &mut Rng) -> Result<Config, ConfigError> {
         .prr(rng.chance(0.8))
         .tail_loss_probe(rng.chance(0.8))
         .frto(rng.chance(0.8))
+        .pacing(rng.chance(0.7))
         .datagram_size(one_of(rng, &[512, 1_000, 1_232, 1_472], 1_232))
         .send_buffer(4_096 << rng.index(7))
         .receive_buffer(4_096 << rng.index(9))

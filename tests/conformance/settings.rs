@@ -31,6 +31,8 @@ impl Default for Settings {
     fn default() -> Self {
         let builder = Config::builder()
             .congestion(CongestionControl::NewReno)
+            // The tables tell what each ACK allows at once.
+            .pacing(false)
             .initial_window(10)
             .min_rto(Duration::from_millis(200))
             .ack_delay(Duration::from_millis(25))
@@ -109,6 +111,7 @@ impl Settings {
             "nodelay" => builder.nodelay(switch(value)?),
             "tlp" => builder.tail_loss_probe(switch(value)?),
             "prr" => builder.prr(switch(value)?),
+            "pacing" => builder.pacing(switch(value)?),
             "after_idle" => builder.slow_start_after_idle(switch(value)?),
             "syn_retries" => builder.syn_retries(number(value)?),
             "data_retries" => builder.data_retries(number(value)?),

@@ -47,7 +47,7 @@ use self::counters::RecoveryCounters;
 use self::delivery_rate::RateEstimator;
 use self::duplicates::Duplicates;
 use self::frto::Frto;
-use self::pacer::Pacer;
+use self::pacer::{Pacer, window_rate};
 use self::prr::Prr;
 use self::rack::Rack;
 use self::rto::RtoTimer;
@@ -131,6 +131,8 @@ pub struct Recovery {
     factory: CongestionControl,
     initial_window_segments: u64,
     restarts_after_idle: bool,
+    /// Whether the windows of controllers that name no rate are paced.
+    paces_windows: bool,
     mss: u64,
     sack: bool,
     timestamps: bool,
@@ -179,6 +181,7 @@ impl Recovery {
             factory: config.congestion.clone(),
             initial_window_segments: u64::from(config.initial_window_segments),
             restarts_after_idle: config.slow_start_after_idle,
+            paces_windows: config.pacing,
             mss: DEFAULT_MSS,
             sack: false,
             timestamps: false,
@@ -229,12 +232,16 @@ impl Recovery {
         } else {
             self.initial_window_segments
         };
+        let initial_window = self.mss.saturating_mul(segments);
         self.controller = self.factory.make(&ControllerParams {
             now,
             mss: self.mss,
-            initial_window: self.mss.saturating_mul(segments),
+            initial_window,
             initial_rtt: start.handshake_rtt,
         });
+        // The initial window is small and its pace a guess; spread, it would cost each short transfer half a
+        // round trip.
+        self.pacer.allow_burst(initial_window);
         if self.flight_size() > 0 {
             self.rto.restart(now);
         }
@@ -368,15 +375,16 @@ impl Recovery {
         }
     }
 
-    /// Returns when the next departure is allowed, `None` if it is at once.
-    pub fn pacing_deadline(&self, now: Timestamp) -> Option<Timestamp> {
+    /// Returns when to send next to somebody who has `wanted` bytes to send, `None` if it may be at once.
+    pub fn pacing_deadline(&self, now: Timestamp, wanted: u64) -> Option<Timestamp> {
         if self.must_retransmit() {
             return None;
         }
-        self.pacer.deadline(now, self.mss, self.pacing_rate()?)
+        self.pacer
+            .deadline(now, wanted, self.mss, self.pacing_rate()?)
     }
 
-    /// Returns how many bytes may depart now in one burst; `u64::MAX` while the controller does not pace.
+    /// Returns how many bytes may depart now in one burst; `u64::MAX` while nothing paces.
     pub fn pacing_budget(&self, now: Timestamp) -> u64 {
         let Some(rate) = self.pacing_rate() else {
             return u64::MAX;
@@ -389,11 +397,17 @@ impl Recovery {
         }
     }
 
-    /// Returns the departure rate in bytes per second, `None` while the controller does not pace.
+    /// Returns the departure rate in bytes per second: the controller's, or if it names none what spreads its
+    /// window over the round trip. `None` while nothing paces.
     pub fn pacing_rate(&self) -> Option<u64> {
-        self.controller
-            .pacing_rate()
-            .map(|rate| if rate == 0 { self.mss } else { rate })
+        if let Some(rate) = self.controller.pacing_rate() {
+            return Some(if rate == 0 { self.mss } else { rate });
+        }
+        if !self.paces_windows {
+            return None;
+        }
+        let is_slow_start = self.controller.cwnd() < self.controller.ssthresh();
+        window_rate(self.cwnd(), is_slow_start, self.rtt.srtt()?)
     }
 
     /// Returns when the ACKs last made progress, or when the oldest outstanding data was sent if that was
@@ -453,6 +467,8 @@ impl Recovery {
         }
         self.controller
             .on_idle_restart(&IdleRestart { now, idle, rto });
+        self.pacer
+            .allow_burst(self.mss.saturating_mul(self.initial_window_segments));
         self.last_sent_at = Some(now);
     }
 
@@ -516,9 +532,7 @@ impl Recovery {
         if let Phase::FastRecovery { prr: Some(prr), .. } = &mut self.phase {
             prr.on_sent(bytes.saturating_sub(allowed_before));
         }
-        if let Some(rate) = self.pacing_rate() {
-            self.pacer.on_sent(now, bytes, rate);
-        }
+        self.pacer.on_sent(now, bytes, self.pacing_rate());
         self.last_sent_at = Some(now);
         let in_flight = self.pipe();
         self.controller.on_sent(&Sent {

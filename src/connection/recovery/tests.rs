@@ -163,7 +163,10 @@ struct Setup {
     frto: bool,
     /// Initial window in segments.
     window: u32,
+    /// What the controller asks for.
     pacing_rate: Option<u64>,
+    /// Whether its window is paced if it asks for nothing.
+    paces_windows: bool,
 }
 
 /// With SACK, without RACK and PRR, so that RFC 6675 alone decides what is lost and the window alone decides what may be sent.
@@ -177,6 +180,7 @@ const SACK: Setup = Setup {
     frto: false,
     window: 10,
     pacing_rate: None,
+    paces_windows: false,
 };
 const NO_SACK: Setup = Setup {
     sack: false,
@@ -223,6 +227,7 @@ impl RecoveryTest {
             .congestion(congestion)
             .initial_window(setup.window)
             .frto(setup.frto)
+            .pacing(setup.paces_windows)
             .build()
             .unwrap();
         let mut recovery = Recovery::new(&config);

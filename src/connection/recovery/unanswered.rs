@@ -46,8 +46,9 @@ impl Recovery {
             // Until it is sent it remains what it was when the episode began.
             return;
         }
-        // A controller that paces has not allowed it yet; what is lost would have gone first.
-        let is_other = self.pacing_rate().is_some() || self.scoreboard.has_lost();
+        // A controller with a rate of its own has not allowed it yet; what is lost would have gone first. What
+        // only the spreading of a window holds back counts: how it is spread must not matter either.
+        let is_other = self.controller.pacing_rate().is_some() || self.scoreboard.has_lost();
         let allowed = if is_other {
             0
         } else {

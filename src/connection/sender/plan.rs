@@ -28,13 +28,10 @@ impl Sender {
         {
             return Some(plan);
         }
-        let pacing = self
-            .recovery
-            .pacing_deadline(now)
-            .filter(|deadline| *deadline > now);
+        let pacing = self.recovery.pacing_deadline(now, self.mss);
         if self.recovery.new_data_wanted() >= payload_max {
             // RFC 5682 §2.1, step 2b. What SACK blocks have taken of its segments is not wanted any more.
-            let plan = self.plan_new(now, payload_max, max_segments, pacing);
+            let plan = self.plan_new(now, payload_max, max_segments);
             if plan.is_some() || matches!(self.blocked, Blocked::Pacing(_)) {
                 return plan;
             }
@@ -53,7 +50,7 @@ impl Sender {
             self.blocked = Blocked::Congestion;
             return None;
         }
-        if let Some(plan) = self.plan_new(now, payload_max, max_segments, pacing) {
+        if let Some(plan) = self.plan_new(now, payload_max, max_segments) {
             return Some(plan);
         }
         // RFC 6675 §4, NextSeg rule 3: nothing else can be sent, but ACKs have to keep coming.
@@ -87,13 +84,7 @@ impl Sender {
         Some(Plan::Retransmit(start..run.end))
     }
 
-    fn plan_new(
-        &mut self,
-        now: Timestamp,
-        payload_max: u64,
-        max_segments: usize,
-        pacing: Option<Timestamp>,
-    ) -> Option<Plan> {
+    fn plan_new(&mut self, now: Timestamp, payload_max: u64, max_segments: usize) -> Option<Plan> {
         let snd_nxt = self.snd_nxt();
         let end = self.buffer.end();
         let unsent = end.saturating_since(snd_nxt);
@@ -133,11 +124,13 @@ impl Sender {
             Verdict::Closed => return self.plan_probe(now, unsent.min(usable), outstanding),
         };
         self.persist.stop();
-        if let Some(deadline) = pacing {
+        let allowance = self.recovery.send_allowance(now);
+        if allowance >= payload_max.min(wanted)
+            && let Some(deadline) = self.recovery.pacing_deadline(now, wanted.min(allowance))
+        {
             self.blocked = Blocked::Pacing(deadline);
             return None;
         }
-        let allowance = self.recovery.send_allowance(now);
         let burst = self.recovery.pacing_budget(now) / payload_max.max(1);
         let most = payload_max.saturating_mul(burst.clamp(1, max_segments as u64));
         let mut len = wanted.min(most);

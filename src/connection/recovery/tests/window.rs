@@ -32,27 +32,30 @@ fn the_window_restarts_after_an_idle_timeout() {
 
 #[test]
 fn departures_are_spaced_but_a_due_retransmission_is_not() {
-    // 100 kB/s: one segment in 10 ms.
+    // 100 kB/s: one segment in 10 ms, after the first window.
     let mut test = RecoveryTest::new(Setup {
         pacing_rate: Some(100_000),
         ..SACK
     });
+    assert_eq!(test.recovery.pacing_budget(test.now), 10 * MSS);
+    test.send(10);
+    test.ack(10);
     assert_eq!(test.recovery.pacing_budget(test.now), 2 * MSS);
     test.send(2);
     assert_eq!(
-        test.recovery.pacing_deadline(test.now),
+        test.recovery.pacing_deadline(test.now, MSS),
         Some(Timestamp::from_millis(10))
     );
     assert_eq!(test.recovery.pacing_budget(test.now), 0);
     test.send(8);
-    test.sack(0, &[(1, 4)]);
+    test.sack(10, &[(11, 14)]);
     test.expect_recovery(1, 10, 6);
-    assert_eq!(test.recovery.pacing_deadline(test.now), None);
+    assert_eq!(test.recovery.pacing_deadline(test.now, MSS), None);
     assert_eq!(test.recovery.pacing_budget(test.now), MSS);
-    test.expect_retransmission(0);
+    test.expect_retransmission(10);
     // 11 segments are 110 ms; the burst covers 20, the next needs 10.
     assert_eq!(
-        test.recovery.pacing_deadline(test.now),
+        test.recovery.pacing_deadline(test.now, MSS),
         Some(Timestamp::from_millis(100))
     );
 }
@@ -61,7 +64,7 @@ fn departures_are_spaced_but_a_due_retransmission_is_not() {
 fn without_a_pacing_rate_nothing_is_spaced() {
     let mut test = RecoveryTest::new(SACK);
     test.send(10);
-    assert_eq!(test.recovery.pacing_deadline(test.now), None);
+    assert_eq!(test.recovery.pacing_deadline(test.now, MSS), None);
     assert_eq!(test.recovery.pacing_budget(test.now), u64::MAX);
     let mut stopped = RecoveryTest::new(Setup {
         pacing_rate: Some(0),
@@ -69,11 +72,58 @@ fn without_a_pacing_rate_nothing_is_spaced() {
     });
     // Zero is one segment per second.
     assert_eq!(stopped.recovery.pacing_rate(), Some(MSS));
-    stopped.send(2);
+    stopped.send(12);
     assert_eq!(
-        stopped.recovery.pacing_deadline(stopped.now),
+        stopped.recovery.pacing_deadline(stopped.now, MSS),
         Some(Timestamp::from_millis(1_000))
     );
+}
+
+#[test]
+fn a_window_without_a_rate_is_spread_over_the_round_trip() {
+    let mut test = RecoveryTest::new(Setup {
+        paces_windows: true,
+        ..SACK
+    });
+    // The handshake took 100 ms: two windows of 10,000 in that time.
+    assert_eq!(test.recovery.pacing_rate(), Some(200_000));
+    // The first window leaves at once.
+    test.send(10);
+    test.advance(100);
+    test.ack(10);
+    assert_eq!(test.recovery.pacing_rate(), Some(400_000));
+    assert_eq!(test.recovery.pacing_budget(test.now), 2 * MSS);
+    test.send(2);
+    // The first four carry the clock 10 ms ahead; the burst is 5 ms.
+    assert_eq!(
+        test.recovery.pacing_deadline(test.now, 8 * MSS),
+        Some(test.now + Duration::from_micros(2_500))
+    );
+    test.send(8);
+    test.sack(10, &[(11, 14)]);
+    test.expect_recovery(1, 10, 6);
+    test.expect_retransmission(10);
+    // Slow start is over: 5,000 bytes, a fifth faster than one window per round trip.
+    assert_eq!(test.recovery.pacing_rate(), Some(60_000));
+}
+
+#[test]
+fn an_idle_restart_begins_with_a_burst() {
+    let mut test = RecoveryTest::new(Setup {
+        paces_windows: true,
+        ..SACK
+    });
+    test.send(10);
+    test.advance(100);
+    test.ack(10);
+    test.send(2);
+    test.advance(100);
+    test.ack(12);
+    assert_eq!(test.recovery.pacing_budget(test.now), 2 * MSS);
+    test.advance(1_000);
+    test.recovery.on_idle(test.now);
+    test.expect_heard(&[Heard::IdleRestart]);
+    assert_eq!(test.recovery.pacing_budget(test.now), 10 * MSS);
 }
 
 #[test]
