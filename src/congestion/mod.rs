@@ -179,16 +179,20 @@ pub struct ControllerParams {
     pub initial_window: u64,
     /// The handshake's RTT sample, if one was taken.
     pub initial_rtt: Option<Duration>,
+    /// Whether departures are spaced also where the controller gives no
+    /// [rate](CongestionController::pacing_rate) of its own.
+    pub is_paced: bool,
 }
 
 impl ControllerParams {
-    /// Describes a connection established at `now`, without an RTT sample.
+    /// Describes a connection established at `now`, without an RTT sample and with paced departures.
     pub fn new(now: Timestamp, mss: u64, initial_window: u64) -> Self {
         Self {
             now,
             mss,
             initial_window,
             initial_rtt: None,
+            is_paced: true,
         }
     }
 }

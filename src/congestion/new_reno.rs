@@ -19,7 +19,7 @@ use crate::congestion::{
 ///
 /// Invariants:
 /// - `mss >= 1` and `cwnd >= mss`;
-/// - only a timeout or the initial window can make `cwnd` smaller than two segments;
+/// - only a timeout, an ECN echo or the initial window can make `cwnd` smaller than two segments;
 /// - `ssthresh >= 2 * mss`;
 /// - `credit <= cwnd`: an ACK never buys more than one segment of congestion avoidance.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl NewReno {
         }
     }
 
-    /// The smallest window after any reduction but a timeout (RFC 5681 §3.1, equation 4).
+    /// The smallest window after a loss (RFC 5681 §3.1, equation 4).
     fn min_window(&self) -> u64 {
         self.mss.saturating_mul(2)
     }
@@ -160,13 +160,18 @@ impl CongestionController for NewReno {
         let flight_size = event.flight_size.min(self.cwnd);
         let target = if event.by_ecn && self.cwnd >= self.ssthresh {
             // RFC 8511 §3: 0.8 and not a half for an ECN echo in congestion avoidance.
-            flight_size.saturating_sub(flight_size / 5)
+            flight_size.saturating_sub(flight_size.div_ceil(5))
         } else {
             // RFC 5681 §3.1, equation 4
             flight_size / 2
         };
         self.ssthresh = target.max(self.min_window());
-        self.cwnd = self.ssthresh;
+        self.cwnd = if event.by_ecn {
+            // RFC 3168 §6.1.2: down to one segment, for as long as the echoes go on.
+            target.max(self.mss)
+        } else {
+            self.ssthresh
+        };
         self.credit = 0;
         self.is_repairing = false;
     }
@@ -179,6 +184,7 @@ impl CongestionController for NewReno {
             let target = self.cwnd.saturating_sub(event.excess.div_ceil(2));
             self.cwnd = self.cwnd.min(target.max(self.min_window()));
             self.ssthresh = self.cwnd.max(self.min_window());
+            self.credit = self.credit.min(self.cwnd);
         }
     }
 

@@ -124,6 +124,20 @@ fn an_ecn_echo_in_congestion_avoidance_takes_a_fifth() {
 }
 
 #[test]
+fn ecn_echoes_take_the_window_down_to_one_segment() {
+    let mut controller = new_reno();
+    for (flight_size, expected) in [(10_000, 5_000), (2_000, 1_600), (1_600, MSS), (MSS, MSS)] {
+        let mut event = RecoveryEntered::new(NOW, flight_size, flight_size);
+        event.by_ecn = true;
+        controller.on_recovery_entered(&event);
+        exit(&mut controller);
+        controller.check_invariants();
+        let window = (controller.cwnd(), controller.ssthresh());
+        assert_eq!(window, (expected, expected.max(2 * MSS)), "{flight_size}");
+    }
+}
+
+#[test]
 fn an_episode_reduces_once_and_does_not_grow() {
     let mut controller = new_reno();
     lose(&mut controller, 10 * MSS);

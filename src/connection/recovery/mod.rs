@@ -238,6 +238,7 @@ impl Recovery {
             mss: self.mss,
             initial_window,
             initial_rtt: start.handshake_rtt,
+            is_paced: true,
         });
         // The initial window is small and its pace a guess; spread, it would cost each short transfer half a
         // round trip.
