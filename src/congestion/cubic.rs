@@ -17,7 +17,7 @@ use super::hystart::HyStart;
 use crate::Timestamp;
 use crate::congestion::{
     Acked, CongestionController, ControllerParams, IdleRestart, RecoveryEntered, RecoveryExited,
-    TimedOut, Undo, WindowUnused,
+    Sent, TimedOut, Undo, WindowUnused,
 };
 
 /// RFC 9438 §4.1, §5: `C`, in segments per second cubed.
@@ -38,7 +38,7 @@ const MAX_WINDOW: f64 = 1e15;
 ///
 /// Invariants:
 /// - `mss >= 1` and `cwnd >= mss`;
-/// - only a timeout or the initial window can make `cwnd` smaller than two segments;
+/// - only a timeout, an ECN echo or the initial window can make `cwnd` smaller than two segments;
 /// - `ssthresh >= 2 * mss`;
 /// - no number in the curve is infinite or not a number.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub struct Cubic {
     before_reduction: Option<Window>,
     /// Since when the application and not the window has been the limit.
     limited_since: Option<Timestamp>,
+    /// Since when nothing has been in flight, until something is sent.
+    idle_since: Option<Timestamp>,
 }
 
 /// Everything that a reduction changes and an undo restores (RFC 9438 §4.9).
@@ -122,22 +124,30 @@ impl Cubic {
                 w_max: 0.0,
                 cwnd_prior: 0.0,
                 epoch: None,
-                hystart: Some(HyStart::new()),
+                hystart: Some(HyStart::new(params.is_paced)),
                 is_repairing: false,
             },
             in_recovery: false,
             before_reduction: None,
             limited_since: None,
+            idle_since: None,
         }
     }
 
-    /// The smallest window after any reduction but a timeout (RFC 9438 §4.6).
+    /// The smallest window after a loss (RFC 9438 §4.6).
     fn min_window(&self) -> u64 {
         self.mss.saturating_mul(2)
     }
 
     fn in_segments(&self, bytes: u64) -> f64 {
         real(bytes) / real(self.mss)
+    }
+
+    /// RFC 9438 §5.8: the time since `began`, in which the window was not updated, does not move the curve.
+    fn leave_out(&mut self, began: Timestamp, now: Timestamp) {
+        if let Some(epoch) = &mut self.window.epoch {
+            epoch.start = epoch.start + now.saturating_since(began.max(epoch.start));
+        }
     }
 
     /// Spends `bytes` on slow start and returns what is left once `cwnd` has reached `ssthresh`.
@@ -149,9 +159,11 @@ impl Cubic {
                 // RFC 9406 §4.2: congestion avoidance begins here.
                 window.ssthresh = window.cwnd.max(self.mss.saturating_mul(2));
                 window.hystart = None;
+                // RFC 9438 §4.10
+                window.cwnd_prior = real(window.cwnd) / real(self.mss);
                 return bytes;
             }
-            growth = hystart.growth(bytes);
+            growth = hystart.growth(bytes, self.mss);
         }
         // Deviation from RFC 5681 §3.1: not limited to one segment per ACK, because one ACK may cover a
         // whole received batch; the growth per round trip is the same.
@@ -162,7 +174,8 @@ impl Cubic {
 
     /// RFC 9438 §4.2 to §4.5: `bytes` were acknowledged in congestion avoidance.
     fn avoid_congestion(&mut self, event: &Acked, bytes: u64) {
-        let cwnd = self.in_segments(self.window.cwnd);
+        // With the growth that is not made yet, or what W_est is ahead would be counted with every ACK.
+        let cwnd = self.in_segments(self.window.cwnd) + self.window.credit / real(self.mss);
         let acked = self.in_segments(bytes);
         let Window {
             w_max, cwnd_prior, ..
@@ -200,8 +213,8 @@ impl Cubic {
         window.cwnd = window.cwnd.saturating_add(step);
     }
 
-    /// RFC 9438 §4.6, §4.7: the window that remains of `flight_size`.
-    fn reduce(&mut self, flight_size: u64, beta: f64) {
+    /// RFC 9438 §4.6, §4.7: the threshold that remains of `flight_size`, in bytes before its lower bound.
+    fn reduce(&mut self, flight_size: u64, beta: f64) -> u64 {
         let cwnd = self.in_segments(self.window.cwnd);
         let w_max = self.window.w_max;
         self.window.cwnd_prior = cwnd;
@@ -211,11 +224,13 @@ impl Cubic {
         } else {
             cwnd
         };
-        self.window.ssthresh = whole(real(flight_size) * beta).max(self.min_window());
+        let target = whole(real(flight_size) * beta);
+        self.window.ssthresh = target.max(self.min_window());
         self.window.epoch = None;
         self.window.credit = 0.0;
         self.window.hystart = None;
         self.window.is_repairing = false;
+        target
     }
 
     #[cfg(test)]
@@ -240,14 +255,16 @@ impl CongestionController for Cubic {
         if self.in_recovery || event.in_recovery {
             return;
         }
+        if event.in_flight == 0 {
+            self.idle_since = Some(event.now);
+        }
         // RFC 7661 §4: what was not used is not validated, so it must not grow.
         if !event.is_cwnd_limited {
             self.limited_since.get_or_insert(event.now);
             return;
         }
-        // RFC 9438 §5.8: nor does that time move the curve.
-        if let (Some(since), Some(epoch)) = (self.limited_since.take(), &mut self.window.epoch) {
-            epoch.start = epoch.start + event.now.saturating_since(since.max(epoch.start));
+        if let Some(since) = self.limited_since.take() {
+            self.leave_out(since, event.now);
         }
         // RFC 3465 §2.3: after a timeout, the ACK that fills a hole also covers what had arrived
         // before; only what left the network now may open the window.
@@ -269,6 +286,15 @@ impl CongestionController for Cubic {
         }
     }
 
+    fn on_sent(&mut self, event: &Sent) {
+        // Where the application is known to be the limit, that time is left out as a whole.
+        if let Some(since) = self.idle_since.take()
+            && self.limited_since.is_none()
+        {
+            self.leave_out(since, event.now);
+        }
+    }
+
     fn on_recovery_entered(&mut self, event: &RecoveryEntered) {
         if self.in_recovery {
             return;
@@ -278,8 +304,13 @@ impl CongestionController for Cubic {
         // RFC 5681 §3.2 step 2: what limited transmit (RFC 3042) sent beyond cwnd does not count.
         let flight_size = event.flight_size.min(self.window.cwnd);
         let is_gentle = event.by_ecn && self.window.cwnd >= self.window.ssthresh;
-        self.reduce(flight_size, if is_gentle { BETA_ECN } else { BETA });
-        self.window.cwnd = self.window.ssthresh;
+        let target = self.reduce(flight_size, if is_gentle { BETA_ECN } else { BETA });
+        self.window.cwnd = if event.by_ecn {
+            // RFC 9438 §4.6: down to one segment, for as long as the echoes go on.
+            target.max(self.mss)
+        } else {
+            self.window.ssthresh
+        };
     }
 
     fn on_recovery_exited(&mut self, event: &RecoveryExited) {
@@ -317,13 +348,11 @@ impl CongestionController for Cubic {
 
     fn on_undo(&mut self, _event: &Undo) {
         self.in_recovery = false;
-        if let Some(before) = self.before_reduction.take() {
-            // RFC 9438 §4.9
-            self.window = Window {
-                cwnd: self.window.cwnd.max(before.cwnd),
-                ssthresh: self.window.ssthresh.max(before.ssthresh),
-                ..before
-            };
+        // RFC 9438 §4.9.2: a window that has grown beyond it meanwhile stays, and its curve.
+        if let Some(before) = self.before_reduction.take()
+            && self.window.cwnd < before.cwnd
+        {
+            self.window = before;
         }
     }
 
@@ -334,6 +363,7 @@ impl CongestionController for Cubic {
         self.window.epoch = None;
         self.window.credit = 0.0;
         self.limited_since = None;
+        self.idle_since = None;
     }
 
     fn on_window_unused(&mut self, _event: &WindowUnused) {

@@ -5,8 +5,7 @@
 //! the rise was a false alarm and slow start goes on.
 //!
 //! A round trip ends when a segment is acknowledged that was sent after it had begun; the core's delivery-rate
-//! sample tells (`prior_delivered`), so that no sequence number is needed (RFC 9406 §4.2 uses SND.NXT). Left out
-//! on purpose: the limit `L` of growth per ACK, which is for senders that do not pace.
+//! sample tells (`prior_delivered`), so that no sequence number is needed (RFC 9406 §4.2 uses SND.NXT).
 
 use std::time::Duration;
 
@@ -24,6 +23,8 @@ const N_RTT_SAMPLE: u32 = 8;
 const CSS_GROWTH_DIVISOR: u64 = 4;
 /// RFC 9406 §4.3: `CSS_ROUNDS`
 const CSS_ROUNDS: u32 = 5;
+/// RFC 9406 §4.3: `L` for a sender that does not pace; one that does has no limit.
+const UNPACED_LIMIT: u64 = 8;
 
 /// Where the initial slow start stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +52,30 @@ pub(super) struct HyStart {
     rtt_samples: u32,
     /// The round ends when something is acknowledged that was sent after this much had been delivered.
     round_ends_at: u64,
+    is_paced: bool,
 }
 
 impl HyStart {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(is_paced: bool) -> Self {
         Self {
             phase: Phase::Standard,
             last_round_min_rtt: None,
             current_round_min_rtt: None,
             rtt_samples: 0,
             round_ends_at: 0,
+            is_paced,
+        }
+    }
+
+    /// In the last round of Conservative Slow Start, which the next ACK ends.
+    #[cfg(test)]
+    pub(super) const fn ending() -> Self {
+        Self {
+            phase: Phase::Conservative {
+                baseline: Duration::ZERO,
+                rounds: CSS_ROUNDS - 1,
+            },
+            ..Self::new(true)
         }
     }
 
@@ -81,8 +96,13 @@ impl HyStart {
         false
     }
 
-    /// Returns by how much of `bytes` slow start may grow.
-    pub(super) const fn growth(&self, bytes: u64) -> u64 {
+    /// Returns by how much slow start may grow when `bytes` are acknowledged.
+    pub(super) fn growth(&self, bytes: u64, mss: u64) -> u64 {
+        let bytes = if self.is_paced {
+            bytes
+        } else {
+            bytes.min(mss.saturating_mul(UNPACED_LIMIT))
+        };
         match self.phase {
             Phase::Standard => bytes,
             // At least something, so that many small ACKs are not nothing.
@@ -148,7 +168,7 @@ mod tests {
     impl Rounds {
         fn new() -> Self {
             Self {
-                hystart: HyStart::new(),
+                hystart: HyStart::new(true),
                 delivered: 0,
                 round_began_at: 0,
             }
@@ -196,14 +216,28 @@ mod tests {
     #[test]
     fn a_quarter_of_the_growth_remains() {
         let mut rounds = Rounds::new();
-        assert_eq!(rounds.hystart.growth(4_000), 4_000);
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
         rounds.round(10, ms(10));
         // 4 ms is the smallest rise that counts.
         rounds.round(10, ms(13));
-        assert_eq!(rounds.hystart.growth(4_000), 4_000);
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
         rounds.round(10, ms(17));
-        assert_eq!(rounds.hystart.growth(4_000), 1_000);
-        assert_eq!(rounds.hystart.growth(1), 1);
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 1_000);
+        assert_eq!(rounds.hystart.growth(1, MSS), 1);
+    }
+
+    #[test]
+    fn an_ack_buys_eight_segments_at_most_unless_departures_are_paced() {
+        for (is_paced, expected) in [(true, 20_000), (false, 8_000)] {
+            let mut rounds = Rounds::new();
+            rounds.hystart = HyStart::new(is_paced);
+            assert_eq!(rounds.hystart.growth(20_000, MSS), expected);
+            assert_eq!(rounds.hystart.growth(MSS, MSS), MSS);
+            rounds.round(10, ms(100));
+            rounds.round(10, ms(120));
+            assert!(rounds.is_conservative());
+            assert_eq!(rounds.hystart.growth(20_000, MSS), expected / 4);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::congestion::conformance::{ArbitraryEvent, MAX_MSS, Path};
-use crate::congestion::{CongestionControl, RttSnapshot, conformance};
+use crate::congestion::{CongestionControl, RateSample, RttSnapshot, conformance};
 
 const MSS: u64 = 1_000;
 const RTT: Duration = Duration::from_millis(100);
@@ -106,6 +106,26 @@ fn where_reno_would_be_faster_it_is_followed() {
 }
 
 #[test]
+fn the_reno_friendly_window_is_the_estimate_and_not_more() {
+    let mut test = CubicTest::new(10);
+    test.lose();
+    for _ in 0..200 {
+        test.now = test.now + RTT / 8;
+        test.ack(MSS);
+        let epoch = test.cubic.window.epoch.unwrap();
+        if epoch.w_cubic(test.now.saturating_since(epoch.start)) < epoch.w_est {
+            // RFC 9438 §4.3, in whole segments.
+            let segments = test.cwnd() / MSS;
+            assert!(
+                segments == whole(epoch.w_est) || real(segments) >= epoch.w_est,
+                "{segments} segments where {epoch:?}"
+            );
+            assert!(real(segments) <= epoch.w_est + 1e-6, "{segments} {epoch:?}");
+        }
+    }
+}
+
+#[test]
 fn a_peak_that_was_not_reached_again_makes_room() {
     let mut test = CubicTest::new(1_000);
     test.lose();
@@ -155,6 +175,57 @@ fn the_curve_waits_while_the_application_is_the_limit() {
 }
 
 #[test]
+fn the_curve_waits_while_nothing_is_in_flight() {
+    let (mut busy, mut pausing) = (CubicTest::new(1_000), CubicTest::new(1_000));
+    for test in [&mut busy, &mut pausing] {
+        test.lose();
+        test.round();
+    }
+    // Everything is acknowledged, of a window that was full; what follows fills it again.
+    pausing.now = pausing.now + Duration::from_secs(20);
+    let sent = Sent::new(pausing.now, MSS, MSS);
+    pausing.cubic.on_sent(&sent);
+    for test in [&mut busy, &mut pausing] {
+        test.round();
+    }
+    assert_eq!(pausing.cwnd(), busy.cwnd());
+}
+
+#[test]
+fn the_end_of_the_first_slow_start_is_the_prior_window() {
+    let mut test = CubicTest::new(100);
+    test.cubic.window.hystart = Some(HyStart::ending());
+    let mut event = Acked::new(test.now, MSS, MSS);
+    event.rate = Some(RateSample::new(MSS, RTT));
+    test.cubic.on_acked(&event);
+    // RFC 9438 §4.10: cwnd_prior = cwnd, K = 0 and W_max = cwnd.
+    let window = test.cubic.window;
+    assert_eq!((window.cwnd, window.ssthresh), (100 * MSS, 100 * MSS));
+    assert!((window.cwnd_prior - 100.0).abs() < 1e-9);
+    let epoch = window.epoch.unwrap();
+    assert!(epoch.k.abs() < 1e-9 && (epoch.w_max - 100.0).abs() < 1e-9);
+}
+
+#[test]
+fn an_undo_leaves_a_window_that_has_outgrown_it() {
+    let mut test = CubicTest::new(10);
+    test.lose();
+    for _ in 0..40 {
+        test.round();
+    }
+    let before = test.cubic.window;
+    assert!(before.cwnd > 10 * MSS);
+    test.cubic.on_undo(&Undo::new(test.now, 0));
+    // RFC 9438 §4.9.2
+    let after = test.cubic.window;
+    assert_eq!((after.cwnd, after.ssthresh), (before.cwnd, before.ssthresh));
+    assert_eq!(
+        after.epoch.map(|epoch| epoch.start),
+        before.epoch.map(|epoch| epoch.start)
+    );
+}
+
+#[test]
 fn an_undo_restores_the_curve() {
     let mut test = CubicTest::new(1_000);
     test.lose();
@@ -176,6 +247,24 @@ fn an_ecn_echo_takes_fifteen_percent() {
     echo.by_ecn = true;
     test.cubic.on_recovery_entered(&echo);
     assert_eq!(test.cwnd(), 59_500);
+}
+
+#[test]
+fn ecn_echoes_take_the_window_down_to_one_segment() {
+    let mut test = CubicTest::new(4);
+    // In congestion avoidance 0.85 of it remain, below the threshold 0.7.
+    for expected in [2_800, 2_380, 2_023, 1_719, 1_203, MSS, MSS] {
+        let cwnd = test.cwnd();
+        let mut echo = RecoveryEntered::new(test.now, cwnd, cwnd);
+        echo.by_ecn = true;
+        test.cubic.on_recovery_entered(&echo);
+        test.cubic
+            .on_recovery_exited(&RecoveryExited::new(test.now, 0));
+        test.cubic.check_invariants();
+        // RFC 9438 §4.6: the threshold is two segments at least, below which it is slow start.
+        assert_eq!(test.cwnd(), expected);
+        assert_eq!(test.cubic.ssthresh(), expected.max(2 * MSS));
+    }
 }
 
 #[test]
