@@ -100,6 +100,11 @@ pub mod fuzz {
         crate::connection::fuzz_assembler(data);
     }
 
+    /// Drives every congestion controller by a stream of events drawn from arbitrary bytes.
+    pub fn controllers(data: &[u8]) {
+        crate::congestion::fuzz_controllers(data);
+    }
+
     /// Feeds a live endpoint segments, timer events and commands drawn from arbitrary bytes.
     pub fn connection(data: &[u8]) {
         crate::endpoint::fuzz_connection(data);

@@ -22,9 +22,10 @@ type Target = (&'static str, fn(&[u8]), fn() -> Vec<Seed>);
 /// A file's name and its content.
 type Seed = (&'static str, Vec<u8>);
 
-const TARGETS: [Target; 3] = [
+const TARGETS: [Target; 4] = [
     ("segment", fuzz::segment, segment_seeds),
     ("assembler", fuzz::assembler, assembler_seeds),
+    ("controllers", fuzz::controllers, controllers_seeds),
     ("connection", fuzz::connection, connection_seeds),
 ];
 
@@ -240,6 +241,92 @@ fn assembler_seeds() -> Vec<Seed> {
         ("one_byte_gaps", ranges((0..64).map(|i| (i * 2 + 1, 1)))),
         ("duplicates", ranges((0..32).map(|i| (i / 4 * 100, 100)))),
         ("empty_ranges", ranges((0..8).map(|i| (i * 100, 0)))),
+    ]
+}
+
+/// Possible events, two bytes each, and impossible ones, four bytes each, behind four bytes of parameters.
+fn controllers_seeds() -> Vec<Seed> {
+    /// Of 1,000 bytes per segment, with an initial window of ten and paced.
+    fn possible(events: &[(u8, u8)]) -> Vec<u8> {
+        let mut bytes = vec![0, 2, 3, 0];
+        bytes.extend(events.iter().flat_map(|&(event, amount)| [event, amount]));
+        bytes
+    }
+    const SEND: (u8, u8) = (0, 0);
+    const ROUND: (u8, u8) = (6, 0);
+    const EXIT: (u8, u8) = (10, 0);
+    const UNDO: (u8, u8) = (12, 0);
+    let lossy = [ROUND, ROUND, SEND, (7, 2), (3, 4), (9, 1), (131, 2), EXIT];
+    let marked = [ROUND, SEND, (8, 0), (131, 1), EXIT, SEND, (8, 0), EXIT];
+    let timed_out = [
+        ROUND,
+        SEND,
+        (11, 0),
+        (11, 0),
+        (2, 0),
+        ROUND,
+        SEND,
+        (11, 0),
+        UNDO,
+    ];
+    let resized = [
+        ROUND,
+        (14, 4),
+        ROUND,
+        (14, 0),
+        SEND,
+        (7, 0),
+        (14, 5),
+        EXIT,
+        ROUND,
+    ];
+    let timeless = [
+        (15, 0),
+        ROUND,
+        ROUND,
+        SEND,
+        (7, 0),
+        EXIT,
+        ROUND,
+        (95, 5),
+        ROUND,
+    ];
+    let idle = [
+        ROUND,
+        (63, 3),
+        (13, 1),
+        SEND,
+        (5, 0),
+        (79, 3),
+        (13, 0),
+        (1, 1),
+        (5, 0),
+    ];
+    let every_kind = |flags: u8, a: u8, b: u8| {
+        let mut bytes = vec![1, 2, 3, 1];
+        bytes.extend((0..32).flat_map(|kind| [kind, flags, a, b]));
+        bytes
+    };
+    vec![
+        ("lossy", possible(&lossy.repeat(3))),
+        ("marked", possible(&marked.repeat(4))),
+        ("timed_out", possible(&timed_out.repeat(2))),
+        (
+            "undone",
+            possible(&[&lossy[..4], &[UNDO, ROUND], &lossy].concat()),
+        ),
+        ("resized", possible(&resized)),
+        ("timeless", possible(&timeless.repeat(2))),
+        ("idle", possible(&idle.repeat(2))),
+        ("slow_start", possible(&[ROUND; 60])),
+        ("largest", every_kind(0xff, 64, 64)),
+        ("smallest", every_kind(0xff, 192, 192)),
+        ("small_and_large", every_kind(0x55, 192, 64)),
+        ("events", (1..=255).collect()),
+        (
+            "events_spread",
+            (1..=255_u8).map(|i| i.wrapping_mul(37)).collect(),
+        ),
     ]
 }
 

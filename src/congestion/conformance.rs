@@ -104,6 +104,11 @@ impl Suite {
         }
     }
 
+    /// Returns what the suite makes controllers by.
+    pub fn control(&self) -> &CongestionControl {
+        &self.control
+    }
+
     /// Leaves out one rule.
     pub fn except(mut self, rule: Rule) -> Self {
         self.exceptions.push(rule);

@@ -80,6 +80,8 @@
 #[cfg(any(test, feature = "sim"))]
 pub mod conformance;
 mod cubic;
+#[cfg(any(test, fuzzing, feature = "__internals"))]
+mod fuzz;
 mod hystart;
 mod new_reno;
 
@@ -88,6 +90,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::cubic::Cubic;
+#[cfg(any(fuzzing, feature = "__internals"))]
+pub use self::fuzz::fuzz_controllers;
 pub use self::new_reno::NewReno;
 use crate::Timestamp;
 

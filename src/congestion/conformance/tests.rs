@@ -1,17 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::congestion::fuzz::suites;
 use crate::congestion::{
     Acked, CongestionController, IdleRestart, Lost, RecoveryEntered, RecoveryExited, TimedOut, Undo,
 };
-
-/// Every controller in the box with the rules that it departs from on purpose.
-fn suites() -> Vec<Suite> {
-    vec![
-        Suite::new(&CongestionControl::NewReno),
-        Suite::new(&CongestionControl::Cubic),
-    ]
-}
 
 #[test]
 fn every_controller_in_the_box_conforms() {
