@@ -118,7 +118,8 @@ impl Recovery {
         self.update_reordering(arrival);
         let repaired = self.take_probe_answer(arrival, &delivery);
         let is_cwnd_limited = self.usage.is_limited(self.cwnd());
-        let has_ended = if self.is_spurious(now, arrival, &delivery) {
+        // RFC 4015 §3.1, step 9: not with an ACK that tells of congestion.
+        let has_ended = if self.is_spurious(now, arrival, &delivery) && !arrival.ecn_echo {
             self.undo(now)
         } else {
             self.react(now, &delivery) || self.answer_repair(now, repaired)
@@ -458,12 +459,9 @@ impl Recovery {
         let flight_size = self.flight_size() + self.unanswered.within_window(now);
         // RFC 5681 §3.2 step 2: what limited transmit sent does not count.
         let flight_size = flight_size.saturating_sub(self.limited_transmit);
-        let retransmitted = self.counters.bytes_retransmitted;
         let event = RecoveryEntered {
             now,
-            flight_size: self
-                .usage
-                .on_recovery_entered(flight_size, self.cwnd(), retransmitted),
+            flight_size: self.usage.on_recovery_entered(flight_size, self.cwnd()),
             in_flight: self.pipe(),
             by_ecn: false,
         };
@@ -493,8 +491,8 @@ impl Recovery {
         self.owes_episode = self.rack.is_some() && self.scoreboard.has_lost();
         self.on_episode_ended();
         let in_flight = self.pipe();
-        let retransmitted = self.counters.bytes_retransmitted;
-        let excess = self.usage.on_recovery_exited(retransmitted);
+        let resent = self.episode.as_ref().map_or(0, Episode::resent);
+        let excess = self.usage.on_recovery_exited(resent);
         self.controller.on_recovery_exited(&RecoveryExited {
             now,
             in_flight,

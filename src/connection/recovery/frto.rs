@@ -106,8 +106,9 @@ impl Frto {
                 self.stop();
             }
             Step::Second if ack.has_original => {
-                // Step 3b
+                // Step 3b. RFC 5682 §2.1: `recover` becomes SND.UNA, so that the next timeout is examined too.
                 self.stop();
+                self.recovery_point = ack.snd_una;
                 return true;
             }
             Step::Second if ack.acked > 0 || ack.is_duplicate => self.stop(),

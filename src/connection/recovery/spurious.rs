@@ -94,6 +94,10 @@ impl Recovery {
             self.phase = Phase::Open;
             self.on_episode_ended();
         }
+        if was_timeout {
+            // RFC 5682 §2.1, step 3b: what is lost now is worth a fast retransmit.
+            self.recover = None;
+        }
         if !was_timeout && let Some(rack) = &mut self.rack {
             rack.on_spurious_recovery();
         }

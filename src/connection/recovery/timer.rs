@@ -52,7 +52,7 @@ impl Recovery {
         self.recover = Some(recovery_point);
         self.owes_retransmission = true;
         self.owes_episode = false;
-        self.usage.forget_loss();
+        self.usage.on_timeout();
         let consecutive = self.rto.consecutive();
         // The controller keeps the window from before the first of several timeouts.
         if consecutive <= 1 {

@@ -92,6 +92,11 @@ impl Episode {
         self.expires.is_some_and(|end| snd_una > end)
     }
 
+    /// Returns the bytes that were sent again, each counted once.
+    pub fn resent(&self) -> u64 {
+        self.retransmitted.bytes()
+    }
+
     /// Says whether a timeout began it.
     pub const fn was_timeout(&self) -> bool {
         self.was_timeout

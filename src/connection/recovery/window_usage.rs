@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use super::Recovery;
+use super::{Phase, Recovery};
 use crate::Timestamp;
 use crate::congestion::WindowUnused;
 use crate::connection::Offset;
@@ -43,51 +43,64 @@ pub struct WindowUsage {
     sample: (Offset, Offset),
     /// When the non-validated phase began.
     unused_since: Option<Timestamp>,
-    /// The loss that ended a non-validated phase, until its recovery is over.
-    loss: Option<Loss>,
+    /// What was used, the larger of pipeACK and the flight size, when a loss ended a non-validated phase;
+    /// until its recovery is over.
+    used_at_loss: Option<u64>,
 }
 
-/// The largest of the samples of the last half to whole sampling period.
+/// The largest of the samples of the last sampling period: the best one, the best one since, and the best
+/// one since that, so that the next is at hand when the first is too old.
 #[derive(Debug, Clone, Copy, Default)]
 struct PipeAck {
     /// `None` is what RFC 7661 §4.1 calls "undefined".
-    newer: Option<u64>,
-    older: Option<u64>,
-    /// When `newer` began.
-    began: Timestamp,
+    best: Option<[Sample; 3]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Timestamp,
+    bytes: u64,
 }
 
 impl PipeAck {
     fn value(self) -> Option<u64> {
-        self.newer.max(self.older)
+        self.best.map(|[first, ..]| first.bytes)
     }
 
     /// Forgets what is older than `period`; what is known then becomes 0 and not undefined, since an idle
     /// sender has not used its window.
     fn expire(&mut self, now: Timestamp, period: Duration) {
-        let age = now.saturating_since(self.began);
-        if age < period / 2 || self.value().is_none() {
-            return;
+        if self.best.is_some() {
+            self.take(now, 0, period);
         }
-        self.older = if age < period { self.newer } else { None };
-        self.newer = Some(0);
-        self.began = now;
     }
 
-    fn take(&mut self, now: Timestamp, sample: u64) {
-        if self.value().is_none() {
-            self.began = now;
-        }
-        self.newer = self.newer.max(Some(sample));
+    fn take(&mut self, now: Timestamp, bytes: u64, period: Duration) {
+        let new = Sample { at: now, bytes };
+        let age = |sample: Sample| now.saturating_since(sample.at);
+        let best = match self.best {
+            None => [new; 3],
+            Some([first, _, third]) if bytes >= first.bytes || age(third) > period => [new; 3],
+            Some([first, second, _]) if bytes >= second.bytes => [first, new, new],
+            Some([first, second, third]) if bytes >= third.bytes => [first, second, new],
+            Some(best) => best,
+        };
+        self.best = Some(match best {
+            // The third is not, see above.
+            [first, second, third] if age(first) > period && age(second) > period => {
+                [third, new, new]
+            }
+            [first, second, third] if age(first) > period => [second, third, new],
+            // The later ones are to be spread over the period.
+            [first, second, _] if second.at == first.at && age(second) > period / 4 => {
+                [first, new, new]
+            }
+            [first, second, third] if third.at == second.at && age(third) > period / 2 => {
+                [first, second, new]
+            }
+            best => best,
+        });
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Loss {
-    /// The larger of pipeACK and the flight size: what was used.
-    used: u64,
-    /// Bytes that the connection had sent again before.
-    retransmitted_before: u64,
 }
 
 impl WindowUsage {
@@ -118,17 +131,20 @@ impl WindowUsage {
 
     /// `snd_una` moved, outside recovery.
     fn on_acked(&mut self, now: Timestamp, snd_una: Offset, snd_nxt: Offset, period: Duration) {
-        self.pipe_ack.expire(now, period);
         let (start, end) = self.sample;
         if snd_una >= end {
-            if end > start {
-                self.pipe_ack.take(now, snd_una.saturating_since(start));
-            }
             self.sample = (snd_una, snd_nxt);
+        }
+        if snd_una >= end && end > start {
+            let sample = snd_una.saturating_since(start);
+            self.pipe_ack.take(now, sample, period);
+        } else {
+            self.pipe_ack.expire(now, period);
         }
     }
 
-    /// Says whether the window may grow.
+    /// Says whether the window may grow. Deviation from RFC 7661 §4.3: not always while pipeACK is undefined,
+    /// for what was sent tells as well that the application is the limit.
     pub fn is_limited(&self, cwnd: u64) -> bool {
         self.was_full || self.used() >= cwnd.div_ceil(2)
     }
@@ -168,39 +184,47 @@ impl WindowUsage {
         u32::try_from(periods).map_or(MAX_HALVINGS, |periods| periods.min(MAX_HALVINGS))
     }
 
-    /// A recovery begins with `flight_size` outstanding; the connection has sent `retransmitted` bytes again
-    /// so far. Returns the flight size that the reduction starts from.
-    pub fn on_recovery_entered(&mut self, flight_size: u64, cwnd: u64, retransmitted: u64) -> u64 {
-        self.loss = None;
+    /// A recovery begins with `flight_size` outstanding. Returns the flight size that the reduction starts from.
+    pub fn on_recovery_entered(&mut self, flight_size: u64, cwnd: u64) -> u64 {
+        self.used_at_loss = None;
         self.unused_since = None;
         let Some(pipe_ack) = self.pipe_ack.value().filter(|_| !self.is_limited(cwnd)) else {
             return flight_size;
         };
         // RFC 7661 §4.4.1: cwnd = max(pipeACK, LossFlightSize) / 2
         let used = pipe_ack.max(flight_size).min(cwnd);
-        self.loss = Some(Loss {
-            used,
-            retransmitted_before: retransmitted,
-        });
+        self.used_at_loss = Some(used);
         used
     }
 
-    /// The recovery is over. Returns by how much the path was overrun, as far as the window has not answered
-    /// for it.
-    pub fn on_recovery_exited(&mut self, retransmitted: u64) -> u64 {
-        // RFC 7661 §4.4.1: undefined, so that the standard methods hold until there is a new value.
-        self.pipe_ack = PipeAck::default();
-        self.sample = <(Offset, Offset)>::default();
+    /// The recovery is over, in which `resent` bytes were sent again, however often. Returns by how much the path
+    /// was overrun, as far as the window has not answered for it.
+    pub fn on_recovery_exited(&mut self, resent: u64) -> u64 {
+        self.begin_anew();
         // R in (max(pipeACK, LossFlightSize) - R) / 2.
-        self.loss.take().map_or(0, |loss| {
-            loss.used
-                .min(retransmitted.saturating_sub(loss.retransmitted_before))
-        })
+        self.used_at_loss.take().map_or(0, |used| used.min(resent))
     }
 
-    /// The reduction was taken back, or a timeout has made a larger one.
+    /// The retransmission timer expired, which ends the non-validated phase (RFC 7661 §4.4).
+    pub fn on_timeout(&mut self) {
+        self.begin_anew();
+        self.used_at_loss = None;
+        self.unused_since = None;
+    }
+
+    /// RFC 7661 §4.4.1: pipeACK is undefined, so that the standard methods hold until there is a new value.
+    fn begin_anew(&mut self) {
+        self.pipe_ack = PipeAck::default();
+        self.abandon_sample();
+    }
+
+    fn abandon_sample(&mut self) {
+        self.sample = <(Offset, Offset)>::default();
+    }
+
+    /// The reduction was taken back.
     pub fn forget_loss(&mut self) {
-        self.loss = None;
+        self.used_at_loss = None;
     }
 }
 
@@ -209,10 +233,12 @@ impl Recovery {
     pub(super) fn validate_window(&mut self, now: Timestamp) {
         let period = self.sampling_period();
         let (snd_una, snd_nxt) = (self.snd_una(), self.snd_nxt());
-        // RFC 7661 §4.4.1: pipeACK is not updated during recovery.
-        if !self.is_in_recovery() {
+        // RFC 7661 §4.2: pipeACK is not updated during recovery, where an ACK also covers what had arrived before.
+        if matches!(self.phase, Phase::Open) {
             self.usage.on_acked(now, snd_una, snd_nxt, period);
             self.usage.settle(now, self.controller.cwnd());
+        } else {
+            self.usage.abandon_sample();
         }
         self.halve_unused_window(now);
     }
@@ -344,22 +370,53 @@ mod tests {
     }
 
     #[test]
+    fn no_sample_counts_for_longer_than_the_period() {
+        let mut test = UsageTest::new();
+        test.rounds(1, 15);
+        // 950 ms later, and 1,050 ms later.
+        for (now, expected) in [(1_050, 15_000), (1_150, 2_000)] {
+            test.send(2);
+            test.now = now;
+            test.ack(2);
+            assert_eq!(test.usage.pipe_ack.value(), Some(expected), "at {now} ms");
+        }
+        // What was smaller and came later takes its turn.
+        test.rounds(1, 9);
+        test.now += 800;
+        test.rounds(1, 5);
+        assert_eq!(test.usage.pipe_ack.value(), Some(9_000));
+        test.now += 300;
+        test.rounds(1, 1);
+        assert_eq!(test.usage.pipe_ack.value(), Some(5_000));
+    }
+
+    #[test]
+    fn a_timeout_ends_the_non_validated_phase() {
+        let mut test = UsageTest::new();
+        test.rounds(12, 1);
+        assert!(test.usage.unused_since.is_some());
+        test.usage.on_timeout();
+        assert_eq!(test.usage.pipe_ack.value(), None);
+        assert!(test.usage.unused_since.is_none());
+    }
+
+    #[test]
     fn a_loss_in_the_non_validated_phase_starts_from_what_was_used() {
         let mut test = UsageTest::new();
         test.rounds(12, 8);
         // max(8,000, 4,000); 1,000 of them were sent again: R.
-        assert_eq!(test.usage.on_recovery_entered(4_000, CWND, 500), 8_000);
-        assert_eq!(test.usage.on_recovery_exited(1_500), 1_000);
+        assert_eq!(test.usage.on_recovery_entered(4_000, CWND), 8_000);
+        assert_eq!(test.usage.on_recovery_exited(1_000), 1_000);
         assert_eq!(test.usage.pipe_ack.value(), None);
         // A validated window answers as RFC 5681 has it, whatever was sent again.
         let mut test = UsageTest::new();
         test.rounds(12, 10);
-        assert_eq!(test.usage.on_recovery_entered(4_000, CWND, 500), 4_000);
+        assert_eq!(test.usage.on_recovery_entered(4_000, CWND), 4_000);
         assert_eq!(test.usage.on_recovery_exited(1_500), 0);
         // Taken back: nothing was lost.
         let mut test = UsageTest::new();
         test.rounds(12, 8);
-        test.usage.on_recovery_entered(4_000, CWND, 500);
+        test.usage.on_recovery_entered(4_000, CWND);
         test.usage.forget_loss();
         assert_eq!(test.usage.on_recovery_exited(1_500), 0);
     }

@@ -177,3 +177,26 @@ fn a_timeout_within_a_recovery_is_not_examined() {
     test.ack(1);
     test.expect_retransmission(1);
 }
+
+#[test]
+fn after_a_spurious_timeout_the_next_one_is_examined_too() {
+    let mut test = RecoveryTest::new(FRTO);
+    test.send(4);
+    for count in 1..=2 {
+        test.expire();
+        let una = test.recovery.snd_una().saturating_since(Offset::FIRST) / MSS;
+        test.log.lock().unwrap().heard.clear();
+        test.expect_retransmission(una);
+        test.advance(50);
+        test.ack(una + 1);
+        test.send(2);
+        test.ack(una + 2);
+        // RFC 5682 §2.1, step 3b: the first was found out before what it covered was acknowledged.
+        assert_eq!(test.recovery.counters().frto_count, count);
+        test.log.lock().unwrap().heard.clear();
+    }
+    // And a loss among what it covered is worth a fast retransmit.
+    test.duplicates(3);
+    assert!(test.recovery.is_in_recovery());
+    test.log.lock().unwrap().heard.clear();
+}

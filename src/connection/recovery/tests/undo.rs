@@ -228,3 +228,27 @@ fn a_tail_behind_an_undone_recovery_is_probed() {
     let timer = test.recovery.timer().map(|(_, timer)| timer);
     assert_eq!(timer, Some(RecoveryTimer::Probe));
 }
+
+#[test]
+fn an_ack_that_tells_of_congestion_takes_nothing_back() {
+    // RFC 4015 §3.1, step 9.
+    for ecn_echo in [false, true] {
+        let mut test = RecoveryTest::new(RACK);
+        test.send(6);
+        test.expire();
+        test.expect_timeout(6, 6, 1);
+        test.expect_retransmission(0);
+        test.advance(50);
+        test.arrive(&AckArrival {
+            ack: at(1),
+            sack: &[],
+            is_duplicate: false,
+            rtt: Some(ms(test.now.as_millis())),
+            rtt_tsecr: Some(0),
+            ecn_echo,
+        });
+        let counters = test.recovery.counters();
+        assert_eq!(counters.undo_count, u64::from(!ecn_echo));
+        test.log.lock().unwrap().heard.clear();
+    }
+}
