@@ -29,13 +29,14 @@ const BYTES: usize = 1 << 20;
 /// Keeps `segments` segments in flight, whatever the network says. Fair to nobody: for links that
 /// carry nothing else.
 #[derive(Debug)]
-struct FixedWindow {
+pub struct FixedWindow {
     segments: u64,
     mss: u64,
 }
 
 impl FixedWindow {
-    fn new(segments: u64, params: &ControllerParams) -> Self {
+    /// Makes the controller of one connection.
+    pub fn new(segments: u64, params: &ControllerParams) -> Self {
         Self {
             segments,
             mss: params.mss,

@@ -25,6 +25,11 @@ pub struct ConnectionStats {
     pub latest_rtt: Option<Duration>,
     /// Retransmission timeout (RFC 6298 §2), back-off included.
     pub rto: Duration,
+    /// What the congestion controller is called; "none" before it is made, at the end of the handshake.
+    pub congestion_control: &'static str,
+    /// In which of its phases it is, as it says, such as "slow start"; "recovery" while the core reduces the rate in
+    /// its place (RFC 9937).
+    pub congestion_phase: &'static str,
     /// Congestion window in bytes (RFC 5681 §2), as the controller says.
     pub cwnd: u64,
     /// Slow-start threshold in bytes (RFC 5681 §3.1), as the controller says; `u64::MAX` while none is set.

@@ -48,6 +48,7 @@ pub struct Cubic {
     /// The initial window in segments; also the window after idleness.
     initial_segments: u64,
     window: Window,
+    is_paced: bool,
     in_recovery: bool,
     /// The state before the latest reduction, until it is taken back.
     before_reduction: Option<Window>,
@@ -127,6 +128,7 @@ impl Cubic {
                 hystart: Some(HyStart::new(params.is_paced)),
                 is_repairing: false,
             },
+            is_paced: params.is_paced,
             in_recovery: false,
             before_reduction: None,
             limited_since: None,
@@ -346,12 +348,19 @@ impl CongestionController for Cubic {
         self.in_recovery = false;
     }
 
-    fn on_undo(&mut self, _event: &Undo) {
+    fn on_undo(&mut self, event: &Undo) {
         self.in_recovery = false;
         // RFC 9438 §4.9.2: a window that has grown beyond it meanwhile stays, and its curve.
-        if let Some(before) = self.before_reduction.take()
+        if let Some(mut before) = self.before_reduction.take()
             && self.window.cwnd < before.cwnd
         {
+            if !self.is_paced {
+                before.ssthresh = before.ssthresh.max(before.cwnd);
+                let initial_window = self.initial_segments.saturating_mul(self.mss);
+                let cwnd = event.unpaced_window(before.cwnd, initial_window);
+                before.cwnd = self.window.cwnd.max(cwnd);
+                before.credit = 0.0;
+            }
             self.window = before;
         }
     }
@@ -397,6 +406,18 @@ impl CongestionController for Cubic {
         self.mss = mss;
         window.ssthresh = window.ssthresh.max(mss.saturating_mul(2));
         self.before_reduction = None;
+    }
+
+    fn name(&self) -> &'static str {
+        "CUBIC"
+    }
+
+    fn phase(&self) -> &'static str {
+        match &self.window.hystart {
+            Some(hystart) if hystart.is_conservative() => "conservative slow start",
+            _ if self.window.cwnd < self.window.ssthresh => "slow start",
+            _ => "congestion avoidance",
+        }
     }
 
     fn cwnd(&self) -> u64 {

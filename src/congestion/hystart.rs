@@ -96,6 +96,10 @@ impl HyStart {
         false
     }
 
+    pub(super) const fn is_conservative(&self) -> bool {
+        matches!(self.phase, Phase::Conservative { .. })
+    }
+
     /// Returns by how much slow start may grow when `bytes` are acknowledged.
     pub(super) fn growth(&self, bytes: u64, mss: u64) -> u64 {
         let bytes = if self.is_paced {
@@ -193,7 +197,7 @@ mod tests {
         }
 
         fn is_conservative(&self) -> bool {
-            matches!(self.hystart.phase, Phase::Conservative { .. })
+            self.hystart.is_conservative()
         }
     }
 

@@ -162,6 +162,21 @@ pub trait CongestionController: fmt::Debug + Send + 'static {
         None
     }
 
+    /// Returns what it is called, for statistics and logs. Default: the type's name.
+    fn name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
+
+    /// Returns in which of its phases it is, in a few words, for statistics and logs. Default: whether the
+    /// window is below the [threshold](Self::ssthresh).
+    fn phase(&self) -> &'static str {
+        if self.cwnd() < self.ssthresh() {
+            "slow start"
+        } else {
+            "congestion avoidance"
+        }
+    }
+
     /// Says whether the core's proportional rate reduction (RFC 9937) governs recovery.
     ///
     /// False for a controller that sets its own window during recovery, for example one that is
@@ -482,6 +497,12 @@ impl Undo {
             in_flight,
             was_timeout: false,
         }
+    }
+
+    /// RFC 4015 §3.1, step 9: how much of a window of `before` bytes comes back at once where nothing spaces
+    /// departures: an initial window beyond what is in flight. To the rest slow start leads.
+    fn unpaced_window(&self, before: u64, initial_window: u64) -> u64 {
+        before.min(self.in_flight.saturating_add(initial_window))
     }
 }
 

@@ -33,6 +33,7 @@ pub struct NewReno {
     /// Bytes acknowledged in congestion avoidance since `cwnd` last grew.
     credit: u64,
     in_recovery: bool,
+    is_paced: bool,
     /// In the slow start that follows a timeout, until `cwnd` reaches `ssthresh`.
     is_repairing: bool,
     /// The state before the latest reduction, until it is taken back.
@@ -59,6 +60,7 @@ impl NewReno {
             ssthresh: u64::MAX,
             credit: 0,
             in_recovery: false,
+            is_paced: params.is_paced,
             is_repairing: false,
             before_reduction: None,
         }
@@ -207,9 +209,15 @@ impl CongestionController for NewReno {
         self.is_repairing = true;
     }
 
-    fn on_undo(&mut self, _event: &Undo) {
+    fn on_undo(&mut self, event: &Undo) {
         self.in_recovery = false;
-        if let Some(before) = self.before_reduction.take() {
+        if let Some(mut before) = self.before_reduction.take() {
+            if !self.is_paced {
+                before.ssthresh = before.ssthresh.max(before.cwnd);
+                let initial_window = self.initial_segments.saturating_mul(self.mss);
+                before.cwnd = event.unpaced_window(before.cwnd, initial_window);
+                before.credit = before.credit.min(before.cwnd);
+            }
             self.cwnd = self.cwnd.max(before.cwnd);
             self.ssthresh = self.ssthresh.max(before.ssthresh);
             self.credit = self.credit.max(before.credit);
@@ -250,6 +258,10 @@ impl CongestionController for NewReno {
         self.mss = mss;
         self.ssthresh = self.ssthresh.max(self.min_window());
         self.credit = self.credit.min(self.cwnd);
+    }
+
+    fn name(&self) -> &'static str {
+        "NewReno"
     }
 
     fn cwnd(&self) -> u64 {

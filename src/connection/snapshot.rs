@@ -30,6 +30,12 @@ impl Connection {
             min_rtt: rtt.min_rtt(),
             latest_rtt: rtt.latest_rtt(),
             rto: recovery.current_rto(),
+            congestion_control: recovery.controller().name(),
+            congestion_phase: if recovery.is_in_recovery() && recovery.controller().uses_prr() {
+                "recovery"
+            } else {
+                recovery.controller().phase()
+            },
             cwnd: recovery.controller().cwnd(),
             ssthresh: recovery.controller().ssthresh(),
             flight_size: recovery.flight_size(),

@@ -268,6 +268,29 @@ fn ecn_echoes_take_the_window_down_to_one_segment() {
 }
 
 #[test]
+fn where_departures_are_not_paced_an_undo_causes_no_burst() {
+    let mut test = CubicTest::new(10);
+    test.cubic.is_paced = false;
+    for _ in 0..3 {
+        test.round();
+    }
+    test.lose();
+    test.ack(MSS);
+    let before = test.cubic.window;
+    assert_eq!(before.cwnd, 56 * MSS);
+    test.cubic
+        .on_timeout(&TimedOut::new(test.now, before.cwnd, 1));
+    test.cubic.on_undo(&Undo::new(test.now, 20 * MSS));
+    test.cubic.check_invariants();
+    // RFC 4015 §3.1, step 9; the curve goes on where slow start reaches what was.
+    assert_eq!((test.cwnd(), test.cubic.ssthresh()), (30 * MSS, 56 * MSS));
+    assert_eq!(
+        test.cubic.window.epoch.unwrap().start,
+        before.epoch.unwrap().start
+    );
+}
+
+#[test]
 fn it_conforms() {
     assert_eq!(conformance::check(&CongestionControl::Cubic), Ok(()));
 }

@@ -385,3 +385,31 @@ impl CongestionController for Checked {
         self.0.ssthresh()
     }
 }
+
+#[test]
+fn where_departures_are_not_paced_an_undo_causes_no_burst() {
+    // RFC 4015 §3.1, step 9: FlightSize + IW, and slow start up to what was.
+    for (is_paced, in_flight, expected) in [
+        (true, 20_000, (80_000, u64::MAX)),
+        (false, 20_000, (30_000, u64::MAX)),
+        (false, 75_000, (80_000, u64::MAX)),
+    ] {
+        let mut params = ControllerParams::new(Timestamp::ZERO, MSS, 10 * MSS);
+        params.is_paced = is_paced;
+        let mut controller = NewReno::new(&params);
+        ack(&mut controller, 70 * MSS);
+        time_out(&mut controller, 80 * MSS, 1);
+        controller.on_undo(&Undo::new(NOW, in_flight));
+        controller.check_invariants();
+        assert_eq!((controller.cwnd(), controller.ssthresh()), expected);
+    }
+    let mut params = ControllerParams::new(Timestamp::ZERO, MSS, 10 * MSS);
+    params.is_paced = false;
+    let mut controller = NewReno::new(&params);
+    ack(&mut controller, 70 * MSS);
+    lose(&mut controller, 80 * MSS);
+    exit(&mut controller);
+    time_out(&mut controller, 40 * MSS, 1);
+    controller.on_undo(&Undo::new(NOW, 0));
+    assert_eq!((controller.cwnd(), controller.ssthresh()), (10_000, 40_000));
+}

@@ -581,6 +581,10 @@ impl CongestionController for BeforeHandshake {
 
     fn on_timeout(&mut self, _event: &TimedOut) {}
 
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
     fn cwnd(&self) -> u64 {
         DEFAULT_MSS
     }
