@@ -13,6 +13,7 @@ const MAX_DATAGRAM: usize = 65_507;
 /// Checks every value by itself.
 pub(super) fn check(c: &Config) -> Result<(), ConfigError> {
     check_numbers(c)?;
+    check_fractions(c)?;
     check_durations(c)
 }
 
@@ -112,6 +113,18 @@ fn check_numbers(c: &Config) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Checks every fraction; what is no number is in no range.
+fn check_fractions(c: &Config) -> Result<(), ConfigError> {
+    if (0.005..=0.5).contains(&c.bbr_loss_threshold) {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange {
+        field: "bbr_loss_threshold",
+        value: c.bbr_loss_threshold.to_string(),
+        range: "0.005 to 0.5",
+    })
 }
 
 /// Checks every duration; `None` is always accepted where it is offered.

@@ -77,6 +77,7 @@
 //! [`on_window_unused`]: CongestionController::on_window_unused
 //! [`on_sent`]: CongestionController::on_sent
 
+mod bbr;
 #[cfg(any(test, feature = "sim"))]
 pub mod conformance;
 mod cubic;
@@ -89,6 +90,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::bbr::Bbr;
 pub use self::cubic::Cubic;
 #[cfg(any(fuzzing, feature = "__internals"))]
 pub use self::fuzz::fuzz_controllers;
@@ -186,6 +188,9 @@ pub trait CongestionController: fmt::Debug + Send + 'static {
     }
 }
 
+/// draft-ietf-ccwg-bbr-06 §2.8 `BBR.LossThresh`
+pub(crate) const DEFAULT_LOSS_THRESHOLD: f64 = 0.02;
+
 /// What a controller is told when it is made.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -201,10 +206,19 @@ pub struct ControllerParams {
     /// Whether departures are spaced also where the controller gives no
     /// [rate](CongestionController::pacing_rate) of its own.
     pub is_paced: bool,
+    /// Whether the peer reports what it received out of order (RFC 2018), so that several losses in one round trip
+    /// are seen as such.
+    pub has_sack: bool,
+    /// Where all randomness has to come from: the same for the same initial sequence numbers.
+    pub seed: u64,
+    /// The fraction lost in a round trip that a model-based controller tolerates while it probes, above 0 and below
+    /// 1 ([`bbr_loss_threshold`](crate::ConfigBuilder::bbr_loss_threshold)).
+    pub loss_threshold: f64,
 }
 
 impl ControllerParams {
-    /// Describes a connection established at `now`, without an RTT sample and with paced departures.
+    /// Describes a connection with SACK and paced departures established at `now`, without an RTT sample; the seed is
+    /// 0 and the loss threshold 2 %.
     pub fn new(now: Timestamp, mss: u64, initial_window: u64) -> Self {
         Self {
             now,
@@ -212,6 +226,9 @@ impl ControllerParams {
             initial_window,
             initial_rtt: None,
             is_paced: true,
+            has_sack: true,
+            seed: 0,
+            loss_threshold: DEFAULT_LOSS_THRESHOLD,
         }
     }
 }
@@ -222,6 +239,10 @@ impl ControllerParams {
 pub struct RttSnapshot {
     /// This ACK's own sample; `None` if it gave none (Karn's rule, RFC 6298 §3).
     pub sample: Option<Duration>,
+    /// The RTT of the segment sent last among those newly acknowledged, cumulatively or by SACK; `None` if it was
+    /// sent more than once. While [`sample`](Self::sample) is that of the earliest one, and so holds the delay of a
+    /// delayed ACK, this is as near to the path's as one ACK can tell.
+    pub newest: Option<Duration>,
     /// Smoothed RTT, zero before the first sample.
     pub srtt: Duration,
     /// Smallest sample of the last two and a half to five minutes, zero before the first one.
@@ -229,10 +250,12 @@ pub struct RttSnapshot {
 }
 
 impl RttSnapshot {
-    /// Describes the estimator after `sample`, the latest of samples whose smallest is `min_rtt`.
+    /// Describes the estimator after `sample`, the latest of samples whose smallest is `min_rtt`; it is that of
+    /// the newest segment too.
     pub fn new(sample: Option<Duration>, srtt: Duration, min_rtt: Duration) -> Self {
         Self {
             sample,
+            newest: sample,
             srtt,
             min_rtt,
         }
@@ -290,6 +313,9 @@ pub struct Sent {
     pub in_flight: u64,
     /// Whether the bytes had been sent before.
     pub is_retransmit: bool,
+    /// Whether the application, not the network, limits the rate, as in the [`RateSample`] that their
+    /// acknowledgment will give.
+    pub is_app_limited: bool,
 }
 
 impl Sent {
@@ -300,6 +326,7 @@ impl Sent {
             bytes,
             in_flight,
             is_retransmit: false,
+            is_app_limited: false,
         }
     }
 }
@@ -307,6 +334,10 @@ impl Sent {
 /// An ACK that acknowledged something new.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each with a name at its use"
+)]
 pub struct Acked {
     /// When it arrived.
     pub now: Timestamp,
@@ -332,6 +363,8 @@ pub struct Acked {
     pub is_cwnd_limited: bool,
     /// Whether the core is in a recovery episode (after this ACK was processed).
     pub in_recovery: bool,
+    /// Whether what was outstanding at a timeout is not all acknowledged yet (after this ACK was processed).
+    pub after_timeout: bool,
     /// Whether it carried a congestion echo that is not yet answered; false while ECN is not negotiated.
     pub ecn_echo: bool,
 }
@@ -355,6 +388,7 @@ impl Acked {
             in_flight,
             is_cwnd_limited: true,
             in_recovery: false,
+            after_timeout: false,
             ecn_echo: false,
         }
     }
@@ -380,6 +414,8 @@ pub struct Lost {
     pub is_app_limited: bool,
     /// Total bytes declared lost on the connection, this segment included.
     pub total_lost: u64,
+    /// Whether it does not directly follow on the segment that was declared lost before it.
+    pub starts_range: bool,
 }
 
 impl Lost {
@@ -396,6 +432,7 @@ impl Lost {
             prior_lost: 0,
             is_app_limited: false,
             total_lost: bytes,
+            starts_range: true,
         }
     }
 }
@@ -461,17 +498,20 @@ pub struct TimedOut {
     pub now: Timestamp,
     /// Bytes sent and not cumulatively acknowledged before it fired.
     pub flight_size: u64,
+    /// Bytes estimated in the network, losses subtracted (`pipe`, RFC 6675 §2).
+    pub in_flight: u64,
     /// How often it has fired in a row for the same data, from 1. Only the first may reduce
     /// `ssthresh` (RFC 5681 §3.1).
     pub consecutive: u32,
 }
 
 impl TimedOut {
-    /// Describes the `consecutive`-th expiry in a row, counted from 1.
+    /// Describes the `consecutive`-th expiry in a row, counted from 1, with nothing left in the network.
     pub fn new(now: Timestamp, flight_size: u64, consecutive: u32) -> Self {
         Self {
             now,
             flight_size,
+            in_flight: 0,
             consecutive,
         }
     }
@@ -553,6 +593,8 @@ pub enum CongestionControl {
     /// RFC 9438 with HyStart++ (RFC 9406): the window of Linux, Windows and macOS. The default.
     #[default]
     Cubic,
+    /// BBR version 3 (draft-ietf-ccwg-bbr-06): a model of the path in place of a window that fills its queue.
+    Bbr,
     /// The user's own; the factory is called once per connection.
     Custom(Arc<ControllerFactory>),
 }
@@ -572,6 +614,7 @@ impl CongestionControl {
         match self {
             Self::NewReno => Box::new(NewReno::new(params)),
             Self::Cubic => Box::new(Cubic::new(params)),
+            Self::Bbr => Box::new(Bbr::new(params)),
             Self::Custom(factory) => factory(params),
         }
     }
@@ -582,6 +625,7 @@ impl fmt::Debug for CongestionControl {
         f.write_str(match self {
             Self::NewReno => "NewReno",
             Self::Cubic => "Cubic",
+            Self::Bbr => "Bbr",
             Self::Custom(_) => "Custom",
         })
     }

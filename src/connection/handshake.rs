@@ -235,6 +235,7 @@ impl Handshake {
         now: Timestamp,
         config: &Config,
         negotiated: &Negotiated,
+        seed: u64,
     ) -> RecoveryStart {
         RecoveryStart {
             mss: negotiated.mss(config) as u64,
@@ -248,6 +249,7 @@ impl Handshake {
             peer_ack_delay: negotiated
                 .extension
                 .map(|extension| announced_ack_delay(extension.ack_delay_ms)),
+            seed,
         }
     }
 }

@@ -160,9 +160,10 @@ impl Connection {
         };
         self.receiver
             .negotiate(negotiated.rcv_window_shift, negotiated.sack);
+        let [iss, irs] = [self.iss, self.irs].map(|isn| u64::from(isn.get()));
         self.sender.start(
             now,
-            handshake.recovery_start(now, &self.config, &negotiated),
+            handshake.recovery_start(now, &self.config, &negotiated, iss << 32 | irs),
         );
         if handshake.is_due {
             // The SYN-ACK that the peer waits for never left.

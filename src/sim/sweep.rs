@@ -411,6 +411,8 @@ fn draw_config(rng: &mut Rng) -> Result<Config, ConfigError> {
     }
     if rng.chance(0.3) {
         config = config.congestion(CongestionControl::Cubic);
+    } else if rng.chance(0.4) {
+        config = config.congestion(CongestionControl::Bbr);
     } else if rng.chance(0.25) {
         let stop_and_wait = CongestionControl::custom(|params| StopAndWait { mss: params.mss });
         config = config.congestion(stop_and_wait);

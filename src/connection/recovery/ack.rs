@@ -75,6 +75,8 @@ pub(super) struct Delivery {
     answers_probe: bool,
     /// RTT sample.
     sample: Option<Duration>,
+    /// RTT of the newest segment delivered.
+    newest_rtt: Option<Duration>,
 }
 
 impl Delivery {
@@ -131,12 +133,13 @@ impl Recovery {
                 delivered: delivery.delivered,
                 total_delivered: self.rate.delivered(),
                 total_lost: self.rate.lost(),
-                rtt: self.rtt.snapshot(delivery.sample),
+                rtt: self.rtt.snapshot(delivery.sample, delivery.newest_rtt),
                 rate,
                 prior_in_flight,
                 in_flight: self.pipe(),
                 is_cwnd_limited,
                 in_recovery: self.is_in_recovery() && !has_ended,
+                after_timeout: matches!(self.phase, Phase::Loss { .. }),
                 ecn_echo: arrival.ecn_echo,
             };
             self.controller.on_acked(&event);
@@ -163,7 +166,7 @@ impl Recovery {
     /// Updates the scoreboard and counts what the ACK delivered.
     fn take_delivery(&mut self, now: Timestamp, arrival: &AckArrival<'_>) -> Delivery {
         let (mut removed, mut karn) = (0, Karn::default());
-        let mut has_original = false;
+        let (mut has_original, mut newest) = (false, Newest::default());
         let rate = &mut self.rate;
         let rack = &mut self.rack;
         let advanced = DeliveryTime {
@@ -179,6 +182,7 @@ impl Recovery {
         };
         let mut on_delivered = |piece: &Piece, time: &DeliveryTime| {
             rate.on_delivered(&piece.snapshot);
+            newest.on_delivered(piece);
             if let Some(rack) = rack {
                 rack.on_delivered(piece, time);
             }
@@ -201,6 +205,7 @@ impl Recovery {
                 self.counters.sack_blocks_refused += u64::from(!is_accepted);
             }
         }
+        let newest_rtt = newest.rtt(now);
         let delivered = self.count_once(removed + newly_sacked, acked);
 
         if acked > 0 {
@@ -237,6 +242,7 @@ impl Recovery {
             has_original,
             answers_probe: newly_sacked > 0 && self.tlp.as_ref().is_some_and(Tlp::is_probing),
             sample: karn.sample(now).or(echoed),
+            newest_rtt,
         }
     }
 
@@ -539,6 +545,27 @@ impl Recovery {
             cwnd = self.cwnd(),
             "ack"
         );
+    }
+}
+
+/// Finds the RTT of the segment sent last among those that one ACK delivers (draft-ietf-ccwg-bbr-06 §5.5.7.1).
+#[derive(Debug, Default)]
+struct Newest {
+    transmission: u64,
+    /// `None` if it was sent more than once.
+    sent_at: Option<Timestamp>,
+}
+
+impl Newest {
+    fn on_delivered(&mut self, piece: &Piece) {
+        if piece.snapshot.transmission >= self.transmission {
+            self.transmission = piece.snapshot.transmission;
+            self.sent_at = (!piece.was_retransmitted).then_some(piece.snapshot.sent_at);
+        }
+    }
+
+    fn rtt(&self, now: Timestamp) -> Option<Duration> {
+        self.sent_at.map(|sent_at| now.saturating_since(sent_at))
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::Timestamp;
 use crate::congestion::RateSample;
+use crate::connection::Offset;
 
 /// The connection's counters at the moment of a transmission.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct RateEstimator {
     delivered_at: Timestamp,
     first_sent_at: Timestamp,
     lost: u64,
+    /// The end of what was declared lost last.
+    lost_end: Option<Offset>,
     /// While `Some`, sending is limited by the application; until more than this was delivered.
     app_limited_until: Option<u64>,
     /// The most recently sent data that this ACK delivered.
@@ -69,11 +72,11 @@ impl RateEstimator {
 
     /// Data sent under `snapshot` was acknowledged or SACKed by the present ACK.
     pub fn on_delivered(&mut self, snapshot: &SendSnapshot) {
-        let key = |snapshot: &SendSnapshot| (snapshot.sent_at, snapshot.delivered);
+        // Draft §4.1.2.3 `IsNewestPacket()`; transmissions are numbered in the order of their times.
         if self
             .newest
             .as_ref()
-            .is_none_or(|newest| key(newest) <= key(snapshot))
+            .is_none_or(|newest| newest.transmission <= snapshot.transmission)
         {
             self.newest = Some(*snapshot);
         }
@@ -125,9 +128,19 @@ impl RateEstimator {
         self.lost = self.lost.saturating_add(bytes);
     }
 
+    /// Data from `start` to `end` is declared lost; says whether it does not continue what was before.
+    pub fn starts_range(&mut self, start: Offset, end: Offset) -> bool {
+        self.lost_end.replace(end) != Some(start)
+    }
+
     /// The application had nothing to send though the window had room; `in_flight` is what still is.
     pub fn on_app_limited(&mut self, in_flight: u64) {
         self.app_limited_until = Some(self.delivered.saturating_add(in_flight));
+    }
+
+    /// Says whether the application limits the rate of what is sent now.
+    pub const fn is_app_limited(&self) -> bool {
+        self.app_limited_until.is_some()
     }
 
     /// Returns the total of bytes delivered.

@@ -47,6 +47,7 @@ impl LossReport<'_> {
     /// Tells the controller of each segment of `piece`.
     pub fn on_lost(&mut self, piece: &Piece) {
         let mut left = piece.len();
+        let mut starts_range = self.rate.starts_range(piece.start, piece.end);
         while left > 0 {
             let bytes = left.min(self.mss);
             left -= bytes;
@@ -61,6 +62,7 @@ impl LossReport<'_> {
                 prior_lost: piece.snapshot.lost,
                 is_app_limited: piece.snapshot.is_app_limited,
                 total_lost: self.rate.lost(),
+                starts_range: std::mem::take(&mut starts_range),
             });
         }
     }

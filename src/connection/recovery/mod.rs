@@ -95,6 +95,8 @@ pub struct RecoveryStart {
     pub syn_retransmitted: bool,
     /// The longest delay of an ACK that the peer announced.
     pub peer_ack_delay: Option<Duration>,
+    /// Where the controller's randomness comes from.
+    pub seed: u64,
 }
 
 /// Where loss recovery stands.
@@ -130,6 +132,7 @@ enum Phase {
 pub struct Recovery {
     factory: CongestionControl,
     initial_window_segments: u64,
+    loss_threshold: f64,
     restarts_after_idle: bool,
     /// Whether the windows of controllers that name no rate are paced.
     paces_windows: bool,
@@ -180,6 +183,7 @@ impl Recovery {
         Self {
             factory: config.congestion.clone(),
             initial_window_segments: u64::from(config.initial_window_segments),
+            loss_threshold: config.bbr_loss_threshold,
             restarts_after_idle: config.slow_start_after_idle,
             paces_windows: config.pacing,
             mss: DEFAULT_MSS,
@@ -239,6 +243,9 @@ impl Recovery {
             initial_window,
             initial_rtt: start.handshake_rtt,
             is_paced: true,
+            has_sack: start.sack,
+            seed: start.seed,
+            loss_threshold: self.loss_threshold,
         });
         // The initial window is small and its pace a guess; spread, it would cost each short transfer half a
         // round trip.
@@ -541,6 +548,7 @@ impl Recovery {
             bytes,
             in_flight,
             is_retransmit,
+            is_app_limited: self.rate.is_app_limited(),
         });
     }
 

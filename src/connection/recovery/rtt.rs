@@ -143,9 +143,10 @@ impl RttEstimator {
     }
 
     /// Describes the estimate to a congestion controller, after an ACK that gave `sample`.
-    pub fn snapshot(&self, sample: Option<Duration>) -> RttSnapshot {
+    pub fn snapshot(&self, sample: Option<Duration>, newest: Option<Duration>) -> RttSnapshot {
         RttSnapshot {
             sample,
+            newest,
             srtt: self.srtt().unwrap_or_default(),
             min_rtt: self.min_rtt().unwrap_or_default(),
         }

@@ -243,6 +243,7 @@ impl RecoveryTest {
                 handshake_rtt: Some(ms(100)),
                 syn_retransmitted: false,
                 peer_ack_delay: None,
+                seed: 0,
             },
         );
         Self {

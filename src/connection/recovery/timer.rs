@@ -61,6 +61,7 @@ impl Recovery {
         self.controller.on_timeout(&TimedOut {
             now,
             flight_size,
+            in_flight: self.pipe(),
             consecutive,
         });
         // RFC 6298 §5.6

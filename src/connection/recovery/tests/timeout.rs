@@ -218,6 +218,7 @@ fn before_the_handshake_an_expiry_only_doubles_the_timeout() {
         handshake_rtt: None,
         syn_retransmitted: true,
         peer_ack_delay: None,
+        seed: 0,
     };
     recovery.start(Timestamp::from_millis(4_000), start);
     // RFC 6298 §5.7, RFC 5681 §3.1.
