@@ -45,7 +45,7 @@ impl Recovery {
         };
         let has_echo = self.timestamps && arrival.rtt_tsecr.is_some();
         let echoed = arrival.rtt.filter(|_| has_echo).map(|rtt| now - rtt);
-        let by_echo = episode.on_echo(echoed, delivery.made_progress()) && !were_acks_lost;
+        let by_echo = episode.on_echo(echoed, delivery.made_progress(), snd_una) && !were_acks_lost;
         let by_dsack = duplicate.is_some_and(|range| episode.on_duplicate(range));
         self.counters.frto_count += u64::from(by_order && !by_echo && !by_dsack);
         by_echo || by_dsack || by_order

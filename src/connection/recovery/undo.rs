@@ -18,7 +18,8 @@ use crate::connection::range_set::RangeSet;
 #[derive(Debug, Clone)]
 pub struct Episode {
     was_timeout: bool,
-    first_retransmission_at: Option<Timestamp>,
+    /// When the first retransmission was made, and where it begins.
+    first_retransmission: Option<(Timestamp, Offset)>,
     /// Whether an ACK has advanced since the first retransmission.
     has_advanced: bool,
     retransmitted: RangeSet,
@@ -37,7 +38,7 @@ impl Episode {
     pub const fn new(was_timeout: bool) -> Self {
         Self {
             was_timeout,
-            first_retransmission_at: None,
+            first_retransmission: None,
             has_advanced: false,
             retransmitted: RangeSet::new(),
             copies: 0,
@@ -52,18 +53,21 @@ impl Episode {
         if self.expires.is_some() {
             return;
         }
-        self.first_retransmission_at.get_or_insert(now);
+        self.first_retransmission.get_or_insert((now, range.start));
         self.copies = (self.copies).saturating_add(range.end.saturating_since(range.start));
         self.retransmitted.insert(range);
     }
 
-    /// An ACK echoes `echoed`, in whole milliseconds, and advances or not. Says whether it proves the
-    /// episode spurious.
-    pub fn on_echo(&mut self, echoed: Option<Timestamp>, advances: bool) -> bool {
-        let Some(first) = self.first_retransmission_at else {
+    /// An ACK echoes `echoed`, in whole milliseconds, and advances or not to `snd_una`. Says whether it proves
+    /// the episode spurious.
+    pub fn on_echo(&mut self, echoed: Option<Timestamp>, advances: bool, snd_una: Offset) -> bool {
+        let Some((first, start)) = self.first_retransmission else {
             return false;
         };
-        if !advances || std::mem::replace(&mut self.has_advanced, true) {
+        // RFC 3522 §3.2 has the oldest segment in mind. An episode may begin with a later one, while the
+        // retransmission of an older one that the episode before has sent is on its way: what acknowledges only
+        // that echoes an earlier time, and proves nothing.
+        if !advances || snd_una <= start || std::mem::replace(&mut self.has_advanced, true) {
             return false;
         }
         // RFC 3522 §3.2 step 4. In the same millisecond it may be the retransmission.
@@ -100,5 +104,22 @@ impl Episode {
     /// Says whether a timeout began it.
     pub const fn was_timeout(&self) -> bool {
         self.was_timeout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_ack_of_what_the_episode_has_sent_again_can_prove_it_spurious() {
+        let at = Timestamp::from_millis;
+        let offset = |bytes: u64| Offset::FIRST + bytes;
+        let mut episode = Episode::new(false);
+        episode.on_retransmitted(at(100), offset(5_000)..offset(6_000));
+        // 3,000 to 4,000 had been sent again at 50, in the episode before.
+        assert!(!episode.on_echo(Some(at(50)), true, offset(5_000)));
+        assert!(!episode.clone().on_echo(Some(at(100)), true, offset(6_000)));
+        assert!(episode.on_echo(Some(at(50)), true, offset(6_000)));
     }
 }
