@@ -8,7 +8,7 @@ use super::{Bbr, Sample};
 use crate::Timestamp;
 
 /// Draft §2.5 `BBR.PacingMarginPercent`: what is sent of the bandwidth, in percent.
-const PACED: u64 = 99;
+pub(super) const PACED: u64 = 99;
 /// Draft §5.6.2: the RTT while none is known.
 const NOMINAL_RTT: Duration = Duration::from_millis(1);
 /// Draft §5.6.3

@@ -56,7 +56,7 @@ use self::full_pipe::FullPipe;
 use self::probe_bw::Probe;
 use self::probe_rtt::{MinRtt, ProbeRtt};
 use self::rounds::Rounds;
-use self::signals::Signals;
+use self::signals::{Asked, Signals};
 use self::startup::StartupLosses;
 use self::state::State;
 use self::undo::{Repair, Undoable};
@@ -105,6 +105,7 @@ pub struct Bbr {
     /// `BBR.full_bw_reached`
     has_filled_pipe: bool,
     signals: Signals,
+    asked: Asked,
     bounds: Bounds,
     startup_losses: StartupLosses,
     probe: Probe,
@@ -183,6 +184,8 @@ struct Sample {
     lost: u64,
     /// `RS.is_app_limited`
     is_app_limited: bool,
+    /// How much of the bandwidth was asked for, less the losses that are tolerated, in millionths.
+    asked: u64,
     /// Bytes in flight before the ACK.
     prior_in_flight: u64,
 }
@@ -210,6 +213,7 @@ impl Bbr {
             full_pipe: FullPipe::default(),
             has_filled_pipe: false,
             signals: Signals::default(),
+            asked: Asked::default(),
             bounds: Bounds::NONE,
             startup_losses: StartupLosses::default(),
             probe: Probe::new(now),
@@ -271,6 +275,9 @@ impl Bbr {
             tx_in_flight: rate.map_or(0, |rate| rate.tx_in_flight),
             lost: rate.map_or(0, |rate| event.total_lost.saturating_sub(rate.prior_lost)),
             is_app_limited,
+            asked: rate.map_or(MILLION, |rate| {
+                self.expected(self.asked.get(rate.prior_delivered))
+            }),
             prior_in_flight: event.prior_in_flight,
         }
     }
@@ -294,6 +301,8 @@ impl CongestionController for Bbr {
         self.end_repair(event);
         self.update_model(&sample, event.rtt.newest);
         self.update_control(&sample);
+        self.asked
+            .on_acked(self.state, self.delivered, self.in_flight);
     }
 
     fn on_sent(&mut self, event: &Sent) {
