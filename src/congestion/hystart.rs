@@ -4,6 +4,11 @@
 //! at a quarter of the speed (Conservative Slow Start) for five round trips; if the RTT falls back meanwhile,
 //! the rise was a false alarm and slow start goes on.
 //!
+//! With paced departures there is no need to wait for a whole round trip whose smallest RTT has risen: in it the
+//! window doubles, and a queue as long as the path itself overflows. A stream without bursts causes no queue
+//! of its own, so eight samples in a row above the smallest one show that the pipe is full. The
+//! window then holds still until the next round trip confirms the rise, which ends slow start, or does not.
+//!
 //! A round trip ends when a segment is acknowledged that was sent after it had begun; the core's delivery-rate
 //! sample tells (`prior_delivered`), so that no sequence number is needed (RFC 9406 §4.2 uses SND.NXT).
 
@@ -38,6 +43,11 @@ enum Phase {
         /// Round trips spent here.
         rounds: u32,
     },
+    /// The latest samples of a paced sender have risen; nothing grows until the next round trip tells more.
+    Held {
+        /// Whether that round trip has begun.
+        is_next_round: bool,
+    },
 }
 
 /// The state of RFC 9406 §4.2, from the beginning of the connection to the end of its first slow start.
@@ -50,6 +60,9 @@ pub(super) struct HyStart {
     current_round_min_rtt: Option<Duration>,
     /// `rttSampleCount`
     rtt_samples: u32,
+    /// The smallest sample of all, and the latest ones of this round trip.
+    min_rtt: Duration,
+    latest: [Duration; N_RTT_SAMPLE as usize],
     /// The round ends when something is acknowledged that was sent after this much had been delivered.
     round_ends_at: u64,
     is_paced: bool,
@@ -62,6 +75,8 @@ impl HyStart {
             last_round_min_rtt: None,
             current_round_min_rtt: None,
             rtt_samples: 0,
+            min_rtt: Duration::MAX,
+            latest: [Duration::ZERO; N_RTT_SAMPLE as usize],
             round_ends_at: 0,
             is_paced,
         }
@@ -90,14 +105,14 @@ impl HyStart {
                 return true;
             }
         }
-        if let Some(sample) = event.rtt.sample {
-            self.take_sample(sample);
-        }
-        false
+        event
+            .rtt
+            .sample
+            .is_some_and(|sample| self.take_sample(sample))
     }
 
     pub(super) const fn is_conservative(&self) -> bool {
-        matches!(self.phase, Phase::Conservative { .. })
+        matches!(self.phase, Phase::Conservative { .. } | Phase::Held { .. })
     }
 
     /// Returns by how much slow start may grow when `bytes` are acknowledged.
@@ -111,6 +126,7 @@ impl HyStart {
             Phase::Standard => bytes,
             // At least something, so that many small ACKs are not nothing.
             Phase::Conservative { .. } => bytes.div_ceil(CSS_GROWTH_DIVISOR),
+            Phase::Held { .. } => 0,
         }
     }
 
@@ -118,24 +134,47 @@ impl HyStart {
     fn begin_round(&mut self) -> bool {
         self.last_round_min_rtt = self.current_round_min_rtt.take();
         self.rtt_samples = 0;
-        if let Phase::Conservative { rounds, .. } = &mut self.phase {
-            *rounds += 1;
-            return *rounds >= CSS_ROUNDS;
+        match &mut self.phase {
+            Phase::Standard => {}
+            Phase::Conservative { rounds, .. } => {
+                *rounds += 1;
+                return *rounds >= CSS_ROUNDS;
+            }
+            Phase::Held { is_next_round } if !*is_next_round => *is_next_round = true,
+            // Too few samples to tell.
+            Phase::Held { .. } => self.phase = Phase::Standard,
         }
         false
     }
 
-    fn take_sample(&mut self, sample: Duration) {
+    /// Returns whether slow start has to end now.
+    fn take_sample(&mut self, sample: Duration) -> bool {
+        self.min_rtt = self.min_rtt.min(sample);
+        if let Some(slot) = self
+            .latest
+            .get_mut((self.rtt_samples % N_RTT_SAMPLE) as usize)
+        {
+            *slot = sample;
+        }
         let current = self.current_round_min_rtt.unwrap_or(sample).min(sample);
         self.current_round_min_rtt = Some(current);
         self.rtt_samples = self.rtt_samples.saturating_add(1);
         if self.rtt_samples < N_RTT_SAMPLE {
-            return;
+            return false;
         }
+        // Deviation from RFC 9406 §4.2: a paced sender acts half a threshold above the smallest RTT of all, within
+        // the round trip, because it causes no bursts that would have to be told from a queue.
+        let risen = self.min_rtt.saturating_add(threshold(self.min_rtt) / 2);
         match (self.phase, self.last_round_min_rtt) {
+            (Phase::Standard, Some(_)) if self.is_paced => {
+                if self.latest.iter().all(|sample| *sample >= risen) {
+                    self.phase = Phase::Held {
+                        is_next_round: false,
+                    };
+                }
+            }
             (Phase::Standard, Some(last)) => {
-                let threshold = (last / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-                if current >= last.saturating_add(threshold) {
+                if current >= last.saturating_add(threshold(last)) {
                     self.phase = Phase::Conservative {
                         baseline: current,
                         rounds: 0,
@@ -145,9 +184,24 @@ impl HyStart {
             (Phase::Conservative { baseline, .. }, _) if current < baseline => {
                 self.phase = Phase::Standard;
             }
-            (Phase::Standard | Phase::Conservative { .. }, _) => {}
+            (
+                Phase::Held {
+                    is_next_round: true,
+                },
+                _,
+            ) => {
+                self.phase = Phase::Standard;
+                return current >= risen;
+            }
+            (Phase::Standard | Phase::Conservative { .. } | Phase::Held { .. }, _) => {}
         }
+        false
     }
+}
+
+/// `RttThresh`: the rise from `rtt` that counts.
+fn threshold(rtt: Duration) -> Duration {
+    (rtt / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH)
 }
 
 #[cfg(test)]
@@ -166,34 +220,53 @@ mod tests {
     struct Rounds {
         hystart: HyStart,
         delivered: u64,
+        /// `delivered` when the present round and the one before it began.
         round_began_at: u64,
+        previous: u64,
+        /// ACKs of the present round.
+        acks: u64,
     }
 
     impl Rounds {
         fn new() -> Self {
             Self {
-                hystart: HyStart::new(true),
+                hystart: HyStart::new(false),
                 delivered: 0,
                 round_began_at: 0,
+                previous: 0,
+                acks: 0,
             }
+        }
+
+        /// Begins a round: what was sent until now belongs to the one before.
+        fn begin(&mut self) {
+            self.previous = std::mem::replace(&mut self.round_began_at, self.delivered);
+            self.acks = 0;
+        }
+
+        /// An ACK of the present round; returns whether slow start ended.
+        fn ack(&mut self, rtt: Duration) -> bool {
+            self.acks += 1;
+            let sent_at = self.previous + self.acks * MSS;
+            self.delivered += MSS;
+            let mut event = Acked::new(Timestamp::ZERO, MSS, 0);
+            event.total_delivered = self.delivered;
+            event.rtt = RttSnapshot::new(Some(rtt), rtt, rtt);
+            let mut rate = RateSample::new(MSS, rtt);
+            rate.prior_delivered = sent_at.min(self.round_began_at);
+            event.rate = Some(rate);
+            self.hystart.on_acked(&event)
+        }
+
+        /// `acks` more ACKs of the present round; returns whether slow start ended.
+        fn rest(&mut self, acks: u64, rtt: Duration) -> bool {
+            (0..acks).fold(false, |has_ended, _| self.ack(rtt) || has_ended)
         }
 
         /// A round of `acks` ACKs with this RTT; returns whether slow start ended.
         fn round(&mut self, acks: u64, rtt: Duration) -> bool {
-            let previous = std::mem::replace(&mut self.round_began_at, self.delivered);
-            let mut has_ended = false;
-            for number in 1..=acks {
-                let sent_at = previous + number * MSS;
-                self.delivered += MSS;
-                let mut event = Acked::new(Timestamp::ZERO, MSS, 0);
-                event.total_delivered = self.delivered;
-                event.rtt = RttSnapshot::new(Some(rtt), rtt, rtt);
-                let mut rate = RateSample::new(MSS, rtt);
-                rate.prior_delivered = sent_at.min(self.round_began_at);
-                event.rate = Some(rate);
-                has_ended |= self.hystart.on_acked(&event);
-            }
-            has_ended
+            self.begin();
+            self.rest(acks, rtt)
         }
 
         fn is_conservative(&self) -> bool {
@@ -237,11 +310,68 @@ mod tests {
             rounds.hystart = HyStart::new(is_paced);
             assert_eq!(rounds.hystart.growth(20_000, MSS), expected);
             assert_eq!(rounds.hystart.growth(MSS, MSS), MSS);
-            rounds.round(10, ms(100));
-            rounds.round(10, ms(120));
-            assert!(rounds.is_conservative());
-            assert_eq!(rounds.hystart.growth(20_000, MSS), expected / 4);
         }
+        let mut rounds = Rounds::new();
+        rounds.round(10, ms(100));
+        rounds.round(10, ms(120));
+        assert!(rounds.is_conservative());
+        assert_eq!(rounds.hystart.growth(20_000, MSS), 2_000);
+    }
+
+    #[test]
+    fn a_paced_sender_holds_still_when_eight_samples_in_a_row_have_risen() {
+        let paced = || Rounds {
+            hystart: HyStart::new(true),
+            ..Rounds::new()
+        };
+        let held = || {
+            let mut rounds = paced();
+            rounds.round(20, ms(80));
+            rounds.begin();
+            // 80 / 8 / 2 = 5 ms; one sample in eight that has not risen is enough to go on.
+            for rtt in [85, 85, 85, 84, 85, 85, 85] {
+                rounds.ack(ms(rtt));
+            }
+            assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
+            for _ in 0..4 {
+                rounds.ack(ms(85));
+            }
+            assert!(!rounds.is_conservative());
+            rounds.ack(ms(85));
+            assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
+            rounds
+        };
+        // The rest of the round changes nothing, the next one ends slow start with its eighth sample,
+        let mut rounds = held();
+        assert!(!rounds.rest(8, ms(70)));
+        let mut rounds = held();
+        rounds.begin();
+        assert!((0..7).all(|_| !rounds.ack(ms(85))));
+        assert!(rounds.ack(ms(85)));
+        // or with one that has not risen goes on,
+        let mut rounds = held();
+        rounds.begin();
+        assert!((0..7).all(|_| !rounds.ack(ms(90))));
+        assert!(!rounds.ack(ms(84)));
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
+        // and one of seven samples is no proof.
+        let mut rounds = held();
+        assert!(!rounds.round(7, ms(90)));
+        assert!(!rounds.round(1, ms(90)));
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
+    }
+
+    #[test]
+    fn the_first_round_trip_of_a_paced_sender_proves_nothing() {
+        let mut rounds = Rounds {
+            hystart: HyStart::new(true),
+            ..Rounds::new()
+        };
+        // A burst of the initial window on a slow link.
+        for rtt in 0..10 {
+            rounds.ack(ms(30 + 10 * rtt));
+        }
+        assert!(!rounds.is_conservative());
     }
 
     #[test]

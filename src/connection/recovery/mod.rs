@@ -242,7 +242,7 @@ impl Recovery {
             mss: self.mss,
             initial_window,
             initial_rtt: start.handshake_rtt,
-            is_paced: true,
+            is_paced: self.paces_windows,
             has_sack: start.sack,
             seed: start.seed,
             loss_threshold: self.loss_threshold,
