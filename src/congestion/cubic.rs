@@ -207,11 +207,11 @@ impl Cubic {
         // No ACK buys more than half of itself: the curve is a rate over a round trip (RFC 9438 §4.2).
         let growth = growth.clamp(0.0, (MAX_TARGET - 1.0) * acked.max(1.0)) * real(self.mss);
         let window = &mut self.window;
-        window.credit += growth;
-        // In whole segments: the rest would only make silly ones.
-        let segments = whole(window.credit / real(self.mss));
-        let step = segments.saturating_mul(self.mss);
-        window.credit = (window.credit - real(step)).max(0.0);
+        let credit = window.credit + growth;
+        // To whole segments: a part of one is never sent, and that which a reduction left counts towards the next.
+        let total = window.cwnd.saturating_add(whole(credit));
+        let step = (total - total % self.mss).saturating_sub(window.cwnd);
+        window.credit = (credit - real(step)).max(0.0);
         window.cwnd = window.cwnd.saturating_add(step);
     }
 
