@@ -4,6 +4,10 @@
     clippy::unwrap_used,
     reason = "helpers of tests may unwrap as tests may"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test, unlike the core, may read the clock, which is paused here"
+)]
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -186,6 +190,23 @@ async fn each_way_to_choose_a_controller_takes_effect() -> io::Result<()> {
             .initial_rtt
             .is_some_and(|rtt| rtt >= Duration::from_millis(40))
     );
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_is_told_whether_departures_are_paced() -> io::Result<()> {
+    for is_paced in [true, false] {
+        let told = Arc::default();
+        let builder = Config::builder().congestion(fixed_rate(500_000, &told));
+        let own = builder.pacing(is_paced).build()?;
+        let [client, server] = endpoints(4, &path(), own, Config::default());
+        let listener = server.listen(PORT)?;
+        let connecting = async { send(client.connect(server.local_addr()?).await?, 1_000).await };
+        let accepting = async { receive(listener.accept().await?.0).await };
+        tokio::try_join!(connecting, accepting)?;
+        let told: &Mutex<Told> = &told;
+        assert_eq!(told.lock().unwrap().params[0].is_paced, is_paced);
+    }
     Ok(())
 }
 

@@ -203,8 +203,8 @@ pub struct ControllerParams {
     pub initial_window: u64,
     /// The handshake's RTT sample, if one was taken.
     pub initial_rtt: Option<Duration>,
-    /// Whether departures are spaced also where the controller gives no
-    /// [rate](CongestionController::pacing_rate) of its own.
+    /// Whether departures are spaced where the controller gives no
+    /// [rate](CongestionController::pacing_rate) of its own ([`pacing`](crate::ConfigBuilder::pacing)).
     pub is_paced: bool,
     /// Whether the peer reports what it received out of order (RFC 2018), so that several losses in one round trip
     /// are seen as such.

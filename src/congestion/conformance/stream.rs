@@ -8,6 +8,9 @@ use super::{Rule, Suite, Violation};
 use crate::Timestamp;
 use crate::congestion::{ControllerParams, Sent};
 
+/// Segments that any controller keeps at least.
+const LARGEST_MINIMUM: u64 = 4;
+
 const SEGMENT_SIZES: [u64; 6] = [1, 536, 1_000, 1_208, 65_487, MAX_MSS];
 const INITIAL_SEGMENTS: [u64; 6] = [1, 2, 3, 10, 1_000, u64::MAX];
 const ROUND_TRIPS: [Duration; 6] = [
@@ -317,7 +320,10 @@ impl<'a> Walk<'a> {
         self.path.undo(matches!(self.phase, Phase::Loss(_)));
         self.phase = Phase::Open;
         let after = self.window();
-        let has_window = after.0 == now.0.max(before.0) || !self.is_paced;
+        let restored = now.0.max(before.0);
+        // What a timeout or an echo had left may be less than a controller otherwise keeps.
+        let minimum = self.path.mss.saturating_mul(LARGEST_MINIMUM);
+        let has_window = (restored..=restored.max(minimum)).contains(&after.0) || !self.is_paced;
         let has_threshold = now.0 >= before.0 || after.1 >= before.1 || !self.is_paced;
         let holds = has_window && has_threshold && after.0 >= now.0;
         self.suite.require(Rule::UndoRestores, holds, "", || {

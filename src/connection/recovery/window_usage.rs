@@ -10,9 +10,8 @@
 //!   what had to be sent again comes off too (§4.4.1);
 //! - every five minutes it is halved, down to the initial window (§4.4.3).
 //!
-//! Left to the controller: control of the bursts that an unused window allows (§4.4.2); one that paces has
-//! it. For the others the restart after idleness of RFC 5681 §4.1, on by default, takes the place of the
-//! non-validated phase when nothing at all was sent for an RTO.
+//! The bursts that an unused window allows (§4.4.2) are spread by the pacer. The restart after idleness of RFC
+//! 5681 §4.1, on by default, takes the place of the non-validated phase when nothing at all was sent for an RTO.
 
 use std::time::Duration;
 
