@@ -92,6 +92,8 @@ pub struct ConnectionStats {
     pub rto_count: u64,
     /// Entries into fast recovery (RFC 5681 §3.2, RFC 6675 §5).
     pub fast_recovery_count: u64,
+    /// Whether a fast recovery is in progress: everything outstanding when it began is not yet acknowledged.
+    pub is_in_recovery: bool,
     /// Tail loss probes sent (RFC 8985 §7).
     pub tlp_count: u64,
     /// Losses that a tail loss probe repaired (RFC 8985 §7.4).

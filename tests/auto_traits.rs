@@ -149,8 +149,8 @@ fn the_captures_types_can_be_shared_and_shown() {
 #[test]
 fn the_simulators_types_can_be_shared_and_shown() {
     use reliable_udp::sim::{
-        Deliveries, Delivery, Impaired, Link, LinkConfig, LinkConfigBuilder, LinkStats, Rng,
-        SimNetwork, SimTransport,
+        Deliveries, Delivery, Impaired, Link, LinkConfig, LinkConfigBuilder, LinkQueue, LinkStats,
+        RateTrace, RateTraceError, Rng, SimNetwork, SimTransport,
     };
 
     shared::<Deliveries>();
@@ -159,7 +159,10 @@ fn the_simulators_types_can_be_shared_and_shown() {
     shared::<Link>();
     shared::<LinkConfig>();
     shared::<LinkConfigBuilder>();
+    shared::<LinkQueue>();
     shared::<LinkStats>();
+    shared::<RateTrace>();
+    shared::<RateTraceError>();
     shared::<Rng>();
     shared::<SimNetwork>();
     shared::<SimTransport>();

@@ -69,6 +69,7 @@ impl Connection {
             bytes_retransmitted: self.counters.bytes_retransmitted,
             rto_count: counted.rto_count,
             fast_recovery_count: counted.fast_recovery_count,
+            is_in_recovery: recovery.is_in_recovery(),
             tlp_count: counted.tlp_count,
             tlp_repair_count: counted.tlp_repair_count,
             segments_spurious: counted.segments_spurious,

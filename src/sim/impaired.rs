@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::driver::{DatagramTransport, RecvBuffer, RecvMeta, Transmit, Unreachable};
 use crate::endpoint::Ecn;
 use crate::sim::clock::{Alarm, LazyClock};
-use crate::sim::link::{Link, LinkConfig, LinkStats};
+use crate::sim::link::{Link, LinkConfig, LinkQueue, LinkStats};
 use crate::sim::schedule::Schedule;
 use crate::timestamp::Timestamp;
 
@@ -157,9 +157,21 @@ impl<T: DatagramTransport> Impaired<T> {
         lock(&self.outgoing).link.stats()
     }
 
+    /// Returns what waits now for the sending link's transmitter.
+    pub fn send_queue(&self) -> LinkQueue {
+        let now = self.clock.now();
+        lock(&self.outgoing).link.queue(now)
+    }
+
     /// Returns what the receiving link has done so far.
     pub fn recv_stats(&self) -> LinkStats {
         lock(&self.incoming).link.stats()
+    }
+
+    /// Returns what waits now for the receiving link's transmitter.
+    pub fn recv_queue(&self) -> LinkQueue {
+        let now = self.clock.now();
+        lock(&self.incoming).link.queue(now)
     }
 
     /// Sends what is due; with `cx`, its task is woken when the transport below takes more.

@@ -1,7 +1,7 @@
 //! `Link`: one direction of a simulated path, datagram in, deliveries out.
 //!
 //! A datagram passes, in this order: the blackouts and the scripted drops, the MTU, the queue
-//! (drop-tail), the transmitter (rate), the wire (random and burst loss, corruption, duplication),
+//! (drop-tail), the transmitter (rate or trace), the wire (random and burst loss, corruption, duplication),
 //! the delay with its jitter and spikes, and possibly a detour (reordering). Only a detour changes the order;
 //! jitter alone never does.
 //!
@@ -10,6 +10,7 @@
 //! datagram as it was.
 
 mod config;
+mod trace;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::sim::rng::Rng;
 use crate::timestamp::Timestamp;
 
 pub use self::config::{LinkConfig, LinkConfigBuilder};
+pub use self::trace::{RateTrace, RateTraceError};
 
 /// What a [`Link`] has done so far; every datagram sent is counted under `delivered` or under
 /// exactly one of the `lost` and `dropped` causes.
@@ -50,6 +52,19 @@ pub struct LinkStats {
     pub reordered: u64,
     /// Datagrams delivered with flipped bits.
     pub corrupted: u64,
+}
+
+/// What waits for a [`Link`]'s transmitter at an instant, the datagram being sent included. Nothing ever
+/// waits where there is neither a rate nor a trace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkQueue {
+    /// Datagrams.
+    pub datagrams: usize,
+    /// Bytes of these, UDP payload only.
+    pub bytes: usize,
+    /// How long it takes until all of them have left: the queueing delay of what is sent now.
+    pub delay: Duration,
 }
 
 /// A datagram as it leaves a [`Link`].
@@ -90,6 +105,7 @@ pub struct Link {
     queue: VecDeque<(Timestamp, usize)>,
     queued_bytes: usize,
     busy_until: Timestamp,
+    progress: trace::Progress,
     last_arrival: Timestamp,
     stats: LinkStats,
 }
@@ -139,6 +155,7 @@ impl Link {
             queue: VecDeque::new(),
             queued_bytes: 0,
             busy_until: Timestamp::ZERO,
+            progress: trace::Progress::default(),
             last_arrival: Timestamp::ZERO,
             stats: LinkStats::default(),
         }
@@ -151,12 +168,28 @@ impl Link {
 
     /// Replaces its configuration for what is sent from now on; what it has queued stays queued.
     pub fn set_config(&mut self, config: LinkConfig) {
+        if let Some(trace) = config.trace.as_ref()
+            && self.config.trace.as_ref() != Some(trace)
+        {
+            self.progress = trace::Progress::new(trace, self.busy_until);
+        }
         self.config = config;
     }
 
     /// Returns what it has done so far.
     pub fn stats(&self) -> LinkStats {
         self.stats
+    }
+
+    /// Returns what waits for the transmitter at `now`, which is not before the latest datagram was sent.
+    pub fn queue(&self, now: Timestamp) -> LinkQueue {
+        let departed = self.queue.iter().take_while(|(at, _)| *at <= now);
+        let (datagrams, bytes) = departed.fold((0, 0), |(n, sum), (_, len)| (n + 1, sum + len));
+        LinkQueue {
+            datagrams: self.queue.len() - datagrams,
+            bytes: self.queued_bytes.saturating_sub(bytes),
+            delay: self.busy_until.saturating_since(now),
+        }
     }
 
     /// Sends a datagram into the link; `now` never goes backwards. Deliveries may be later than those
@@ -302,9 +335,9 @@ impl Link {
             self.stats.dropped_mtu += 1;
             return None;
         }
-        let Some(rate) = self.config.rate else {
+        if self.config.rate.is_none() && self.config.trace.is_none() {
             return Some(now);
-        };
+        }
         while let Some(&(departure, bytes)) = self.queue.front() {
             if departure > now {
                 break;
@@ -324,12 +357,21 @@ impl Link {
             self.stats.dropped_queue += 1;
             return None;
         }
-        let nanos = (len as u128 * 1_000_000_000).div_ceil(u128::from(rate).max(1));
-        let transmission = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        self.busy_until = self.busy_until.max(now) + transmission;
+        self.busy_until = self.departure(now, len);
         self.queue.push_back((self.busy_until, len));
         self.queued_bytes += len;
         Some(self.busy_until)
+    }
+
+    /// Returns when the last byte of what is admitted now leaves the transmitter.
+    fn departure(&mut self, now: Timestamp, len: usize) -> Timestamp {
+        if let Some(trace) = &self.config.trace {
+            return self.progress.depart(trace, now, len);
+        }
+        let rate = self.config.rate.map_or(u128::MAX, u128::from).max(1);
+        let nanos = (len as u128 * 1_000_000_000).div_ceil(rate);
+        let transmission = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.busy_until.max(now) + transmission
     }
 
     fn is_down(&self, now: Timestamp) -> bool {

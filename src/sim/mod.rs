@@ -29,6 +29,9 @@ pub(crate) mod sweep;
 mod transport;
 
 pub use self::impaired::Impaired;
-pub use self::link::{Deliveries, Delivery, Link, LinkConfig, LinkConfigBuilder, LinkStats};
+pub use self::link::{
+    Deliveries, Delivery, Link, LinkConfig, LinkConfigBuilder, LinkQueue, LinkStats, RateTrace,
+    RateTraceError,
+};
 pub use self::rng::Rng;
 pub use self::transport::{SimNetwork, SimTransport, pair};

@@ -18,7 +18,7 @@ use tokio::task::coop;
 use crate::driver::{DatagramTransport, RecvBuffer, RecvMeta, Transmit};
 use crate::endpoint::Ecn;
 use crate::sim::clock::{Alarm, LazyClock};
-use crate::sim::link::{Link, LinkConfig, LinkStats};
+use crate::sim::link::{Link, LinkConfig, LinkQueue, LinkStats};
 use crate::sim::schedule::Schedule;
 use crate::timestamp::Timestamp;
 
@@ -342,6 +342,20 @@ impl SimTransport {
     /// Returns what the downlink has done so far.
     pub fn recv_stats(&self) -> LinkStats {
         lock(&self.port.inbox).down.stats()
+    }
+
+    /// Returns what waits now for the uplink's transmitter.
+    pub fn send_queue(&self) -> LinkQueue {
+        let now = self.shared.clock.now();
+        lock(&self.up).queue(now)
+    }
+
+    /// Returns what waits now for the downlink's transmitter.
+    pub fn recv_queue(&self) -> LinkQueue {
+        let now = self.shared.clock.now();
+        let mut inbox = lock(&self.port.inbox);
+        inbox.advance(now);
+        inbox.down.queue(now)
     }
 
     /// Returns how many datagrams were dropped because too many were waiting to be received.

@@ -136,10 +136,12 @@ fn a_lost_segment_of_a_short_flight_is_sent_again_without_a_timeout() {
     test.expect_nothing();
     test.advance(1);
     test.expect((A, 1_001, 5_001, 1_000));
+    assert!(test.connection.stats().is_in_recovery);
     test.advance(100);
     test.inject_sack(3_001, &[]);
     let stats = test.connection.stats();
     assert_eq!((stats.rto_count, stats.fast_recovery_count), (0, 1));
+    assert!(!stats.is_in_recovery);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::trace::RateTrace;
 use crate::error::ConfigError;
 use crate::timestamp::Timestamp;
 
@@ -28,6 +29,7 @@ pub struct LinkConfig {
     pub(super) delay: Duration,
     pub(super) jitter: Duration,
     pub(super) rate: Option<u64>,
+    pub(super) trace: Option<RateTrace>,
     pub(super) queue_bytes: Option<usize>,
     pub(super) queue_datagrams: Option<usize>,
     pub(super) loss: f64,
@@ -151,16 +153,23 @@ impl LinkConfigBuilder {
         self
     }
 
+    /// Lets the transmitter send when a trace says so, which begins with the simulation and repeats, instead
+    /// of at a constant [`rate`](Self::rate). Default: none.
+    pub fn trace(mut self, trace: RateTrace) -> Self {
+        self.config.trace = Some(trace);
+        self
+    }
+
     /// Sets how many bytes may wait for the transmitter, the one being sent included, at least 1; a
     /// datagram that does not fit is dropped unless nothing waits. Needs a
-    /// [`rate`](Self::rate). Default: no limit.
+    /// [`rate`](Self::rate) or a [`trace`](Self::trace). Default: no limit.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.config.queue_bytes = Some(bytes);
         self
     }
 
     /// Sets how many datagrams may wait for the transmitter, the one being sent included, at least 1.
-    /// Needs a [`rate`](Self::rate). Default: no limit.
+    /// Needs a [`rate`](Self::rate) or a [`trace`](Self::trace). Default: no limit.
     pub fn queue_datagrams(mut self, datagrams: usize) -> Self {
         self.config.queue_datagrams = Some(datagrams);
         self
@@ -306,8 +315,8 @@ impl LinkConfigBuilder {
             ("queue_bytes", c.queue_bytes),
             ("queue_datagrams", queue_datagrams),
         ] {
-            if let (Some(value), None) = (value, c.rate) {
-                let conflict = "without a rate nothing is queued";
+            if let (Some(value), None, None) = (value, c.rate, &c.trace) {
+                let conflict = "without a rate or a trace nothing is queued";
                 let value = value.to_string();
                 return Err(ConfigError::Conflict {
                     field,
@@ -315,6 +324,13 @@ impl LinkConfigBuilder {
                     conflict,
                 });
             }
+        }
+        if let (Some(rate), Some(_)) = (c.rate, &c.trace) {
+            return Err(ConfigError::Conflict {
+                field: "rate",
+                value: rate.to_string(),
+                conflict: "the trace sets the rate",
+            });
         }
         for blackout in &c.blackouts {
             if blackout

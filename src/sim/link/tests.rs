@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Link, LinkConfig, LinkConfigBuilder};
+use super::{Link, LinkConfig, LinkConfigBuilder, LinkQueue, RateTrace};
 use crate::error::ConfigError;
 use crate::timestamp::Timestamp;
 
@@ -154,6 +154,34 @@ fn a_full_queue_drops_the_newest() {
         }
         assert_eq!(passed, [0, 1, 5], "{name}");
         assert_eq!(link.stats().dropped_queue, 4, "{name}");
+    }
+}
+
+#[test]
+fn the_queue_holds_what_has_not_left_the_transmitter() {
+    // 1,000 bytes take 1 ms.
+    let mut link = link(LinkConfig::builder().rate(1_000_000).delay(ms(50)));
+    assert_eq!(link.queue(Timestamp::ZERO), LinkQueue::default());
+    for (number, len) in [(0, 1_000), (1, 2_000), (2, 500)] {
+        let _ = link.send(Timestamp::ZERO, datagram(number, len));
+    }
+    for (micros, datagrams, bytes, delay) in [
+        (0, 3, 3_500, 3_500),
+        (999, 3, 3_500, 2_501),
+        (1_000, 2, 2_500, 2_500),
+        (2_999, 2, 2_500, 501),
+        (3_000, 1, 500, 500),
+        (3_500, 0, 0, 0),
+        (9_000, 0, 0, 0),
+    ] {
+        let delay = Duration::from_micros(delay);
+        let expected = LinkQueue {
+            datagrams,
+            bytes,
+            delay,
+        };
+        let now = Timestamp::from_nanos(micros * 1_000);
+        assert_eq!(link.queue(now), expected, "at {micros} us");
     }
 }
 
@@ -329,6 +357,7 @@ fn a_train_stays_whole_where_all_datagrams_are_treated_alike() {
 #[test]
 fn a_rejected_value_is_named() {
     let builder = LinkConfig::builder;
+    let trace = RateTrace::parse_mahimahi("1").unwrap();
     let cases = [
         ("delay", builder().delay(Duration::from_secs(3_601))),
         ("jitter", builder().jitter(Duration::MAX)),
@@ -346,6 +375,7 @@ fn a_rejected_value_is_named() {
         ("mtu", builder().mtu(0)),
         ("queue_bytes", builder().rate(1).queue_bytes(0)),
         ("queue_datagrams", builder().queue_datagrams(5)),
+        ("rate", builder().rate(1).trace(trace)),
         (
             "periodic_blackout",
             builder().periodic_blackout(ms(0), ms(5), ms(5)),

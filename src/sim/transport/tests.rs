@@ -157,6 +157,10 @@ async fn a_downlink_is_shared_by_its_senders() {
     for (n, at) in [(1, 11), (2, 21), (3, 31)] {
         assert_eq!(recv(&to).await.1.remote, addr(n));
         assert_eq!(clock.now(), Timestamp::from_millis(at));
+        let queue = to.recv_queue();
+        let waiting = 3 - usize::from(n);
+        assert_eq!((queue.datagrams, queue.bytes), (waiting, 1_000 * waiting));
+        assert_eq!(queue.delay, ms(31 - at));
     }
     assert_eq!(to.recv_stats().delivered, 3);
 }
@@ -328,6 +332,27 @@ async fn impairments_apply_in_both_directions() {
     assert_eq!((recv(&a).await.0, recv(&a).await.0), (vec![0], vec![2]));
     assert!(is_silent(&a, ms(10)).await);
     assert!(is_silent(&b, ms(10)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn queues_can_be_looked_into() {
+    // 1,000 bytes take 10 ms.
+    let slow = LinkConfig::builder().rate(100_000).build().unwrap();
+    let (a, b) = pair(1, slow.clone(), clean());
+    send_train(&a, b.local_addr().unwrap(), &[0; 2_500], 1_000);
+    assert_eq!(a.send_queue().delay, ms(25));
+    tokio::time::advance(ms(10)).await;
+    let queue = a.send_queue();
+    assert_eq!((queue.datagrams, queue.bytes), (2, 1_500));
+
+    let (a, b) = impaired(slow.clone(), slow);
+    send(&a, b.local_addr().unwrap(), &[0; 3_000]);
+    send(&b, a.local_addr().unwrap(), &[0; 2_000]);
+    assert_eq!(a.recv_queue().bytes, 0);
+    assert!(is_silent(&a, ms(10)).await);
+    let (sending, receiving) = (a.send_queue(), a.recv_queue());
+    assert_eq!((sending.bytes, sending.delay), (3_000, ms(20)));
+    assert_eq!((receiving.bytes, receiving.delay), (2_000, ms(10)));
 }
 
 #[tokio::test]
