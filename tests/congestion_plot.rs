@@ -137,7 +137,7 @@ fn the_same_arguments_give_the_same_picture_and_table() {
     let files = ["a.svg", "a.csv", "b.svg", "b.csv"].map(|name| directory.path().join(name));
     let run = |svg: &Path, csv: &Path| {
         let line = format!(
-            "--congestion newreno,cubic --together --path lte --loss 0.5% --length 4s --blackout 2s+300ms \
+            "--congestion newreno,cubic --together --stagger 1s --path lte --loss 0.5% --length 4s --blackout 2s+300ms \
              --svg {} --csv {}",
             svg.display(),
             csv.display()
@@ -222,6 +222,7 @@ fn wrong_arguments_are_explained() {
         ("--queue 1.5", "such as 1.5bdp"),
         ("--loss 100%", "below 1"),
         ("--path moon", "clean"),
+        ("--stagger 5s", "--together"),
         ("--blackout 5s", "START+LENGTH"),
         ("--length 1ms", "--length has to be from 100ms"),
         ("--sample 10us", "--sample has to be from 1ms"),

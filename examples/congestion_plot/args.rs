@@ -22,7 +22,7 @@ pub(crate) const LTE_TRACE: &str = include_str!("lte.trace");
 Examples:
   congestion_plot --congestion cubic --svg cubic.svg
   congestion_plot --congestion newreno,cubic --path lossy --csv samples.csv
-  congestion_plot --congestion cubic,cubic --together --length 60s
+  congestion_plot --congestion cubic,cubic --together --stagger 10s --length 60s
   congestion_plot --trace cellular.down --rtt 40ms --queue 200
   congestion_plot --path clean --blackout 10s+2s
 
@@ -41,6 +41,15 @@ pub(crate) struct Args {
     /// Lets all of them compete on one bottleneck instead of having the path for themselves, one after another.
     #[arg(long)]
     pub(crate) together: bool,
+    /// Lets each start this much after the one before, such as 5s; with --together.
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = duration,
+        default_value = "0s",
+        requires = "together"
+    )]
+    pub(crate) stagger: Duration,
     /// The path; what follows overrides parts of it.
     #[arg(long, value_name = "NAME", value_enum, default_value = "clean")]
     pub(crate) path: Preset,
@@ -231,6 +240,7 @@ impl Args {
             drops: self.drop.clone(),
             blackouts: self.blackout.clone(),
             seed: self.seed,
+            stagger: self.stagger,
             length: self.length,
             sample,
             interval,

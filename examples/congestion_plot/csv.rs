@@ -16,7 +16,9 @@ pub(crate) fn table(records: &[Record]) -> String {
     let maybe = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
     for (run, record) in records.iter().enumerate() {
         for flow in &record.flows {
-            for (sample, queue) in flow.samples.iter().zip(&record.queue) {
+            // A flow that began later has fewer.
+            let skipped = record.queue.len() - flow.samples.len();
+            for (sample, queue) in flow.samples.iter().zip(&record.queue[skipped..]) {
                 // Writing to a string does not fail.
                 let _ = writeln!(
                     table,

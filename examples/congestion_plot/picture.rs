@@ -11,7 +11,7 @@ use super::paint::{
 };
 use super::run::{Flow, QueueSample, Record, Sample};
 use super::scene::{Rate, Scene};
-use super::units::show_time;
+use super::units::{Queue, show_time};
 
 /// Widths of the one column of a picture, and of each of several.
 const ONE_COLUMN: i32 = 1_500;
@@ -31,7 +31,7 @@ const FLOWS: [RGBColor; 6] = [BLUE, ORANGE, GREEN, PURPLE, TEAL, BROWN];
 /// What all columns have in common, so that they can be compared.
 struct Scale {
     seconds: f64,
-    /// Bytes in the unit of windows and queues, and its name.
+    /// Bytes in the unit of windows, and of queues that are limited by bytes, and its name.
     unit: (f64, &'static str),
     window: f64,
     rtt: f64,
@@ -54,8 +54,8 @@ impl Scale {
         };
         let rtts = &mut samples().filter_map(|sample| sample.rtt);
         let queues = &mut records.iter().flat_map(|record| &record.queue);
-        let queue = highest(&mut queues.map(|look| look.queue.bytes as f64));
-        let most = scene.queue_bytes().unwrap_or(0) as f64;
+        let queue = highest(&mut queues.map(|look| waiting(scene, look, unit.0)));
+        let most = queue_limit(scene, unit.0);
         let capacity = highest(&mut capacity(scene).into_iter().map(|(_, rate)| rate));
         Self {
             seconds: scene.length.as_secs_f64(),
@@ -63,7 +63,7 @@ impl Scale {
             window: bytes / unit.0 * 1.08,
             rtt: highest(&mut rtts.map(|rtt| rtt.as_secs_f64() * 1e3)) * 1.1,
             rate: capacity * 1.25,
-            queue: queue.max(most) / unit.0 * 1.12,
+            queue: queue.max(most) * 1.12,
             rows: 4 * i32::try_from(records.iter().map(|r| r.flows.len()).max().unwrap_or(1))
                 .unwrap_or(1),
         }
@@ -107,7 +107,13 @@ pub(crate) fn draw(scene: &Scene, records: &[Record]) -> Painted<String> {
         }
         root.present()?;
     }
-    Ok(svg)
+    // For readers who hear it; names and numbers need no escaping.
+    let title = format!(
+        ">\n<title>{}: {}</title>\n",
+        title(records),
+        scene.describe()
+    );
+    Ok(svg.replacen(">\n", &title, 1))
 }
 
 fn title(records: &[Record]) -> String {
@@ -167,7 +173,7 @@ fn legend(root: &Root<'_>, frame: Frame, name: &str, entries: &[(&str, RGBColor)
     for (what, colour) in entries.iter().rev() {
         // Nobody knows the reader's font; letters are about this wide.
         let letters = i32::try_from(what.chars().count()).unwrap_or(0);
-        left -= letters * 10 + 56;
+        left -= letters * 21 / 2 + 54;
         fill(root, (left, middle - 8), (left + 20, middle + 8), colour)?;
         text(
             root,
@@ -324,7 +330,7 @@ fn draw_events(root: &Root<'_>, scale: &Scale, record: &Record, frame: Frame) ->
     let alone = [
         ("slow start", MINT),
         ("fast recovery", ROSE),
-        ("its start", RED),
+        ("fast retransmit", RED),
         ("timeout", INK),
     ];
     let entries = match record.flows.as_slice() {
@@ -393,6 +399,7 @@ fn per_interval(scene: &Scene, bytes: impl Fn(Duration, Duration) -> f64) -> Vec
     rates
 }
 
+#[expect(clippy::cast_precision_loss, reason = "heights in a picture")]
 fn draw_rate(
     root: &Root<'_>,
     scene: &Scene,
@@ -411,8 +418,12 @@ fn draw_rate(
         } else {
             colour
         };
+        let pacing = flow.samples.iter();
+        let pacing = pacing.map(|s| (seconds(s), s.pacing_rate.map(|rate| rate as f64 * 8e-6)));
+        panel.line(root, pacing, colour.mix(0.35).stroke_width(1))?;
         let rates = delivered(scene, &flow.samples).into_iter();
-        let rates = rates.map(|(at, rate)| (at, Some(rate)));
+        let first = flow.samples.first().map_or(0.0, seconds) - scene.interval.as_secs_f64();
+        let rates = rates.map(|(at, rate)| (at, (at >= first).then_some(rate)));
         panel.line(root, rates, colour.stroke_width(3))?;
     }
     let name = format!("delivered per {}, Mbit/s", show_time(scene.interval));
@@ -420,10 +431,17 @@ fn draw_rate(
         Rate::Constant(_) => ("the link's rate", GREY),
         Rate::Trace(_) => ("the trace's rate", GREY),
     };
-    legend(root, frame, &name, &[link])
+    let paces = |flow: &Flow| {
+        flow.samples
+            .iter()
+            .any(|sample| sample.pacing_rate.is_some())
+    };
+    let pacing = ("pacing rate", RGBColor(167, 209, 182));
+    let pacing = record.flows.iter().any(paces).then_some(pacing);
+    let entries: Vec<_> = pacing.into_iter().chain([link]).collect();
+    legend(root, frame, &name, &entries)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "heights in a picture")]
 fn draw_queue(
     root: &Root<'_>,
     scene: &Scene,
@@ -434,14 +452,16 @@ fn draw_queue(
     let panel = scale.panel(frame, scale.queue);
     panel.draw_axes(root, true)?;
     let (unit, unit_name) = scale.unit;
-    if let Some(limit) = scene.queue_bytes() {
-        let y = pixel(panel.y(limit as f64 / unit));
-        let right = frame.left + frame.width;
-        fill(root, (panel.frame.left, y - 1), (right, y + 1), GREY)?;
-    }
-    let bytes = |look: &QueueSample| look.queue.bytes as f64 / unit;
+    let limit = pixel(panel.y(queue_limit(scene, unit)));
+    let right = frame.left + frame.width;
+    fill(
+        root,
+        (panel.frame.left, limit - 1),
+        (right, limit + 1),
+        GREY,
+    )?;
     let looks = record.queue.iter();
-    let looks = looks.map(|look| (look.at.as_secs_f64(), Some(bytes(look))));
+    let looks = looks.map(|look| (look.at.as_secs_f64(), Some(waiting(scene, look, unit))));
     panel.line(root, looks, BROWN.stroke_width(2))?;
     for pair in record.queue.windows(2) {
         let [before, after] = pair else { continue };
@@ -450,8 +470,26 @@ fn draw_queue(
             fill(root, (x - 1, frame.top), (x + 1, frame.top + 12), RED)?;
         }
     }
-    let name = format!("queue at the bottleneck, {unit_name}");
-    let limit = scene.queue_bytes().map(|_| ("limit", GREY));
-    let entries: Vec<_> = limit.into_iter().chain([("dropped", RED)]).collect();
-    legend(root, frame, &name, &entries)
+    let name = match scene.queue {
+        Queue::Bdp(_) => format!("queue at the bottleneck, {unit_name}"),
+        Queue::Datagrams(_) => "queue at the bottleneck, datagrams".to_owned(),
+    };
+    legend(root, frame, &name, &[("limit", GREY), ("dropped", RED)])
+}
+
+/// Returns what waits in the unit of the queue's limit.
+#[expect(clippy::cast_precision_loss, reason = "heights in a picture")]
+fn waiting(scene: &Scene, look: &QueueSample, unit: f64) -> f64 {
+    match scene.queue {
+        Queue::Bdp(_) => look.queue.bytes as f64 / unit,
+        Queue::Datagrams(_) => look.queue.datagrams as f64,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "heights in a picture")]
+fn queue_limit(scene: &Scene, unit: f64) -> f64 {
+    match scene.queue {
+        Queue::Bdp(_) => scene.queue_bytes().unwrap_or(0) as f64 / unit,
+        Queue::Datagrams(datagrams) => datagrams as f64,
+    }
 }

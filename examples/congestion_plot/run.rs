@@ -72,6 +72,7 @@ pub(crate) struct QueueSample {
 pub(crate) struct Flow {
     pub(crate) controller: Controller,
     pub(crate) name: String,
+    /// From the beginning of the transfer on, at the same times as those of the bottleneck.
     pub(crate) samples: Vec<Sample>,
     /// Why it did not last.
     pub(crate) failure: Option<String>,
@@ -152,11 +153,13 @@ async fn observe(scene: &Scene, controllers: &[Controller]) -> io::Result<Record
         });
     }
     let mut transfers = Vec::new();
-    for (from, to) in connections {
+    for (number, (from, to)) in (0..).zip(connections) {
+        let pause = scene.stagger * number;
         let (from, mut writer) = from.into_split();
         let (mut reader, to) = to.into_split();
         let writing: JoinHandle<io::Result<()>> = tokio::spawn(async move {
             let zeros = vec![0; 64 * 1024];
+            sleep(pause).await;
             loop {
                 writer.write_all(&zeros).await?;
             }
@@ -169,7 +172,10 @@ async fn observe(scene: &Scene, controllers: &[Controller]) -> io::Result<Record
         transfers.push((from, to, writing));
     }
     while let Some(at) = looks.next().await {
-        for (flow, (from, to, _)) in record.flows.iter_mut().zip(&transfers) {
+        for (number, (flow, (from, to, _))) in (0..).zip(record.flows.iter_mut().zip(&transfers)) {
+            if at < scene.stagger * number {
+                continue;
+            }
             flow.samples
                 .push(Sample::new(at, &from.stats(), &to.stats()));
         }

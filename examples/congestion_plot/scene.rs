@@ -31,6 +31,8 @@ pub(crate) struct Scene {
     pub(crate) drops: Vec<u64>,
     pub(crate) blackouts: Vec<Blackout>,
     pub(crate) seed: u64,
+    /// Between the beginnings of two transfers.
+    pub(crate) stagger: Duration,
     pub(crate) length: Duration,
     /// Between two looks at the connections.
     pub(crate) sample: Duration,
