@@ -270,6 +270,8 @@ mod tests {
         let arrivals = [0, 0, 0].map(|at| send(&mut large, at, 1_472));
         assert_eq!(arrivals, [Some(10), Some(20), Some(30)]);
         // 4 * (344 + 32) = 1,504.
+        let mut too_large = link(&[10, 20, 30]);
+        assert_eq!(send(&mut too_large, 0, 1_473), Some(20));
         let mut small = link(&[10, 20, 30]);
         let arrivals = [0, 1, 2, 3, 4].map(|at| send(&mut small, at, 344));
         assert_eq!(arrivals, [Some(10), Some(10), Some(10), Some(10), Some(20)]);
