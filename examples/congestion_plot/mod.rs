@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 pub(crate) mod args;
 pub(crate) mod csv;
@@ -20,6 +21,9 @@ pub(crate) mod units;
 
 use args::Args;
 use run::Record;
+
+/// The RTT below which a clock that ticks in milliseconds distorts the picture.
+const FINE: Duration = Duration::from_millis(10);
 
 /// Runs what the arguments ask for: one record per controller, or one of all of them together.
 pub(crate) fn records(args: &Args) -> Result<Vec<Record>, Box<dyn Error>> {
@@ -48,6 +52,11 @@ pub(crate) fn execute(args: &Args) -> Result<Vec<String>, Box<dyn Error>> {
         write(path, &csv::table(&records))?;
     }
     let mut lines = vec![format!("path: {}", scene.describe())];
+    if scene.rtt < FINE {
+        let note =
+            "note: the simulated clock ticks in milliseconds, which is coarse for so short an RTT";
+        lines.push(note.to_owned());
+    }
     for flow in records.iter().flat_map(|record| &record.flows) {
         lines.push(flow.summary(&scene));
     }

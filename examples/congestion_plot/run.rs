@@ -1,7 +1,8 @@
 //! Runs connections over the simulated path in tokio's paused time, and looks at them as they go.
 //!
-//! That clock ticks in milliseconds, like the timers of a real tokio: what happens within one is seen together.
-//! Nothing in a picture of several seconds is finer than that.
+//! That clock ticks in milliseconds, like the timers of a real tokio: datagrams that arrive within one are handed
+//! over together and acknowledged together, and RTT samples are rounded up. Where round trips last tens of
+//! milliseconds, no line of a picture moves by that; below ten, `execute` says that it is coarse.
 
 use std::io;
 use std::sync::Arc;
