@@ -50,6 +50,9 @@ pub(crate) struct Args {
         requires = "together"
     )]
     pub(crate) stagger: Duration,
+    /// Sends what the window allows at once instead of spreading it over the round trip.
+    #[arg(long)]
+    pub(crate) no_pacing: bool,
     /// The path; what follows overrides parts of it.
     #[arg(long, value_name = "NAME", value_enum, default_value = "clean")]
     pub(crate) path: Preset,
@@ -241,6 +244,7 @@ impl Args {
             blackouts: self.blackout.clone(),
             seed: self.seed,
             stagger: self.stagger,
+            paces: !self.no_pacing,
             length: self.length,
             sample,
             interval,

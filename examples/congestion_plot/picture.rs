@@ -420,7 +420,7 @@ fn draw_rate(
         };
         let pacing = flow.samples.iter();
         let pacing = pacing.map(|s| (seconds(s), s.pacing_rate.map(|rate| rate as f64 * 8e-6)));
-        panel.line(root, pacing, colour.mix(0.35).stroke_width(1))?;
+        panel.line(root, pacing, colour.mix(0.5).stroke_width(2))?;
         let rates = delivered(scene, &flow.samples).into_iter();
         let first = flow.samples.first().map_or(0.0, seconds) - scene.interval.as_secs_f64();
         let rates = rates.map(|(at, rate)| (at, (at >= first).then_some(rate)));
@@ -436,7 +436,7 @@ fn draw_rate(
             .iter()
             .any(|sample| sample.pacing_rate.is_some())
     };
-    let pacing = ("pacing rate", RGBColor(167, 209, 182));
+    let pacing = ("pacing rate", RGBColor(138, 192, 158));
     let pacing = record.flows.iter().any(paces).then_some(pacing);
     let entries: Vec<_> = pacing.into_iter().chain([link]).collect();
     legend(root, frame, &name, &entries)

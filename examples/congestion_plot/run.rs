@@ -138,7 +138,10 @@ async fn observe(scene: &Scene, controllers: &[Controller]) -> io::Result<Record
     let mut connections = Vec::new();
     let mut looks = Looks::new(scene);
     for (index, controller) in controllers.iter().enumerate() {
-        let config = Config::builder().congestion(controller.control()).build()?;
+        let config = Config::builder()
+            .congestion(controller.control())
+            .pacing(scene.paces)
+            .build()?;
         let connecting = sending.connect_with(receiving.local_addr()?, PORT, config);
         let (from, (to, _)) = tokio::try_join!(connecting, listener.accept())?;
         connections.push((from, to));

@@ -33,6 +33,8 @@ pub(crate) struct Scene {
     pub(crate) seed: u64,
     /// Between the beginnings of two transfers.
     pub(crate) stagger: Duration,
+    /// Whether windows are spread over the round trip.
+    pub(crate) paces: bool,
     pub(crate) length: Duration,
     /// Between two looks at the connections.
     pub(crate) sample: Duration,
@@ -158,6 +160,9 @@ impl Scene {
         }
         if self.loss > 0.0 || !self.jitter.is_zero() {
             parts.push(format!("seed {}", self.seed));
+        }
+        if !self.paces {
+            parts.push("windows not paced".to_owned());
         }
         parts.join(", ")
     }
