@@ -129,13 +129,6 @@ impl Controller {
             Self::Cubic => "CUBIC",
         }
     }
-
-    /// Tells whether `cwnd < ssthresh` means slow start.
-    pub(crate) fn has_slow_start(self) -> bool {
-        match self {
-            Self::Newreno | Self::Cubic => true,
-        }
-    }
 }
 
 /// A path by name.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::run::Record;
 
 const HEADER: &str = "run,flow,seconds,cwnd_bytes,ssthresh_bytes,in_flight_bytes,rtt_ms,\
-    pacing_bytes_per_second,arrived_bytes,in_recovery,fast_recoveries,timeouts,segments_lost,\
+    pacing_bytes_per_second,arrived_bytes,in_recovery,phase,fast_recoveries,timeouts,segments_lost,\
     segments_retransmitted,queue_bytes,queue_datagrams,queue_delay_ms,queue_drops";
 
 /// Makes the table; what is unknown is empty.
@@ -22,7 +22,7 @@ pub(crate) fn table(records: &[Record]) -> String {
                 // Writing to a string does not fail.
                 let _ = writeln!(
                     table,
-                    "{run},{},{:.3},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+                    "{run},{},{:.3},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
                     flow.name,
                     sample.at.as_secs_f64(),
                     sample.cwnd,
@@ -32,6 +32,7 @@ pub(crate) fn table(records: &[Record]) -> String {
                     maybe(sample.pacing_rate),
                     sample.arrived,
                     u8::from(sample.is_in_recovery),
+                    sample.phase,
                     sample.recoveries,
                     sample.timeouts,
                     sample.lost,

@@ -41,16 +41,14 @@ pub(crate) fn recoveries(flow: &Flow) -> Vec<Span> {
 }
 
 pub(crate) fn slow_starts(flow: &Flow) -> Vec<Span> {
-    spans(&flow.samples, |sample| {
-        flow.controller.has_slow_start() && is_slow_start(sample)
-    })
+    spans(&flow.samples, |sample| sample.phase == "slow start")
 }
 
-fn is_slow_start(sample: &Sample) -> bool {
-    !sample.is_in_recovery
-        && sample
-            .ssthresh
-            .is_none_or(|ssthresh| sample.cwnd < ssthresh)
+/// Returns when HyStart++ (RFC 9406) suspected that the pipe is full.
+pub(crate) fn conservative_slow_starts(flow: &Flow) -> Vec<Span> {
+    spans(&flow.samples, |sample| {
+        sample.phase == "conservative slow start"
+    })
 }
 
 /// Returns when a counter rose, and by how much.
@@ -68,7 +66,7 @@ const POINTS: usize = 24;
 
 /// Returns the stretches of congestion avoidance in which the window grows in the shape of CUBIC's curve.
 pub(crate) fn curves(flow: &Flow) -> Vec<(Span, Shape)> {
-    let is_epoch = |sample: &Sample| !sample.is_in_recovery && !is_slow_start(sample);
+    let is_epoch = |sample: &Sample| sample.phase == "congestion avoidance";
     let same = |a: &Sample, b: &Sample| {
         is_epoch(a) == is_epoch(b) && (a.recoveries, a.timeouts) == (b.recoveries, b.timeouts)
     };

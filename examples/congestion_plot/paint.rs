@@ -22,6 +22,8 @@ pub(crate) const RED: RGBColor = RGBColor(205, 28, 40);
 pub(crate) const TEAL: RGBColor = RGBColor(13, 134, 148);
 /// Behind slow starts.
 pub(crate) const MINT: RGBColor = RGBColor(214, 240, 222);
+/// Behind slow starts that are conservative.
+pub(crate) const SAND: RGBColor = RGBColor(252, 238, 184);
 /// Behind recoveries.
 pub(crate) const ROSE: RGBColor = RGBColor(250, 208, 210);
 

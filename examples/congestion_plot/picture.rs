@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use super::episodes::{self, Shape, Span};
 use super::paint::{
     Align, BLUE, BROWN, Frame, GREEN, GREY, INK, MINT, ORANGE, PURPLE, Painted, Panel, RED, ROSE,
-    Root, TEAL, TEXT, TIME_AXIS, fill, pin, pixel, text,
+    Root, SAND, TEAL, TEXT, TIME_AXIS, fill, pin, pixel, text,
 };
 use super::run::{Flow, QueueSample, Record, Sample};
 use super::scene::{Rate, Scene};
@@ -209,6 +209,9 @@ fn draw_window(root: &Root<'_>, scale: &Scale, record: &Record, frame: Frame) ->
         for span in episodes::slow_starts(flow) {
             panel.band(root, span, MINT)?;
         }
+        for span in episodes::conservative_slow_starts(flow) {
+            panel.band(root, span, SAND)?;
+        }
         for span in episodes::recoveries(flow) {
             panel.band(root, span, ROSE)?;
         }
@@ -327,17 +330,17 @@ fn draw_events(root: &Root<'_>, scale: &Scale, record: &Record, frame: Frame) ->
             top += ROW;
         }
     }
-    let alone = [
-        ("slow start", MINT),
-        ("fast recovery", ROSE),
-        ("fast retransmit", RED),
-        ("timeout", INK),
-    ];
-    let entries = match record.flows.as_slice() {
-        [_] => alone.as_slice(),
-        _ => &alone[2..],
-    };
-    legend(root, frame, "events", entries)
+    let mut entries = vec![("fast retransmit", RED), ("timeout", INK)];
+    if let [flow] = record.flows.as_slice() {
+        entries.insert(0, ("fast recovery", ROSE));
+        if !episodes::conservative_slow_starts(flow).is_empty() {
+            entries.insert(0, ("HyStart++", SAND));
+        }
+        if !episodes::slow_starts(flow).is_empty() {
+            entries.insert(0, ("slow start", MINT));
+        }
+    }
+    legend(root, frame, "events", &entries)
 }
 
 /// Returns the columns of pixels that times cover; neighbours become one.

@@ -34,6 +34,8 @@ pub(crate) struct Sample {
     /// Bytes that have reached the receiver, each counted once, in order or waiting for what is missing.
     pub(crate) arrived: u64,
     pub(crate) is_in_recovery: bool,
+    /// Of the controller, by its own words.
+    pub(crate) phase: &'static str,
     pub(crate) recoveries: u64,
     pub(crate) timeouts: u64,
     pub(crate) lost: u64,
@@ -51,6 +53,7 @@ impl Sample {
             pacing_rate: sender.pacing_rate,
             arrived: receiver.bytes_received + receiver.out_of_order_bytes as u64,
             is_in_recovery: sender.is_in_recovery,
+            phase: sender.congestion_phase,
             recoveries: sender.fast_recovery_count,
             timeouts: sender.rto_count,
             lost: sender.segments_lost,
