@@ -361,6 +361,14 @@ impl CongestionController for Bbr {
     }
 
     /// There is none: nothing here is slow start or congestion avoidance.
+    fn name(&self) -> &'static str {
+        "BBR"
+    }
+
+    fn phase(&self) -> &'static str {
+        self.state.name()
+    }
+
     fn ssthresh(&self) -> u64 {
         u64::MAX
     }

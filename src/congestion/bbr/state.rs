@@ -47,6 +47,19 @@ pub(super) enum State {
 }
 
 impl State {
+    /// Returns what it is called in statistics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Drain { .. } => "drain",
+            Self::ProbeDown => "probe down",
+            Self::ProbeCruise => "probe cruise",
+            Self::ProbeRefill => "probe refill",
+            Self::ProbeUp => "probe up",
+            Self::ProbeRtt => "probe RTT",
+        }
+    }
+
     /// Returns `BBR.pacing_gain` in percent.
     pub(super) const fn pacing_gain(self) -> u64 {
         match self {
