@@ -73,7 +73,7 @@ fn the_picture_of_the_readme_shows_what_the_readme_says() {
     assert_eq!(flow.failure, None);
 
     // Slow start from the beginning, and losses that end it or come later.
-    let slow_start = episodes::slow_starts(flow)[0];
+    let slow_start = episodes::phases(flow, "slow start")[0];
     assert!(
         slow_start.from < Duration::from_millis(500),
         "{slow_start:?}"
@@ -137,7 +137,7 @@ fn the_same_arguments_give_the_same_picture_and_table() {
     let files = ["a.svg", "a.csv", "b.svg", "b.csv"].map(|name| directory.path().join(name));
     let run = |svg: &Path, csv: &Path| {
         let line = format!(
-            "--congestion newreno,cubic --together --stagger 1s --path lte --loss 0.5% --length 4s --blackout 2s+300ms \
+            "--congestion newreno,bbr --together --stagger 1s --path lte --loss 0.5% --length 4s --blackout 2s+300ms \
              --svg {} --csv {}",
             svg.display(),
             csv.display()
@@ -146,7 +146,7 @@ fn the_same_arguments_give_the_same_picture_and_table() {
     };
     let lines = run(&files[0], &files[1]);
     assert!(
-        lines[1].starts_with("NewReno 1: ") && lines[2].starts_with("CUBIC 2: "),
+        lines[1].starts_with("NewReno 1: ") && lines[2].starts_with("BBR 2: "),
         "{lines:?}"
     );
     run(&files[2], &files[3]);
@@ -194,11 +194,20 @@ fn a_blackout_ends_in_a_timeout_and_slow_start() {
             .any(|(at, _)| (ms(2_200)..ms(3_100)).contains(at)),
         "{timeouts:?}"
     );
-    let slow_starts = episodes::slow_starts(&flow);
+    let slow_starts = episodes::phases(&flow, "slow start");
     assert!(
         slow_starts.iter().any(|span| span.from > ms(2_000)),
         "{slow_starts:?}"
     );
+}
+
+#[test]
+fn bbr_starts_up_and_probes_for_the_round_trip_time() {
+    let flow = flow("--congestion bbr --length 12s");
+    let first = episodes::phases(&flow, "startup")[0];
+    assert!(first.from < Duration::from_millis(500), "{first:?}");
+    assert!(!episodes::phases(&flow, "probe RTT").is_empty());
+    assert!(flow.samples.iter().all(|s| s.phase != "slow start"));
 }
 
 #[test]
@@ -216,7 +225,7 @@ fn wrong_arguments_are_explained() {
     fs::write(&bad, "1\n5\n3\n").unwrap();
     let bad = format!("--trace {}", bad.display());
     for (line, expected) in [
-        ("--congestion vegas", "possible values: newreno, cubic"),
+        ("--congestion vegas", "possible values: newreno, cubic, bbr"),
         ("--rate 20", "such as 400kbit, 20mbit or 1gbit"),
         ("--rtt 50", "such as 50ms"),
         ("--queue 1.5", "such as 1.5bdp"),

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -113,20 +114,30 @@ pub(crate) enum Controller {
     Newreno,
     /// RFC 9438 with HyStart++ (RFC 9406)
     Cubic,
+    /// Version 3 (draft-ietf-ccwg-bbr)
+    Bbr,
 }
 
 impl Controller {
-    pub(crate) fn control(self) -> CongestionControl {
-        match self {
+    /// Returns it with dice that depend on `seed` only, and not on the connection's secrets.
+    pub(crate) fn control(self, seed: u64) -> CongestionControl {
+        let control = match self {
             Self::Newreno => CongestionControl::NewReno,
             Self::Cubic => CongestionControl::Cubic,
-        }
+            Self::Bbr => CongestionControl::Bbr,
+        };
+        CongestionControl::Custom(Arc::new(move |params| {
+            let mut params = *params;
+            params.seed = seed;
+            control.make(&params)
+        }))
     }
 
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Newreno => "NewReno",
             Self::Cubic => "CUBIC",
+            Self::Bbr => "BBR",
         }
     }
 }

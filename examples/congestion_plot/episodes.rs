@@ -40,15 +40,9 @@ pub(crate) fn recoveries(flow: &Flow) -> Vec<Span> {
     spans(&flow.samples, |sample| sample.is_in_recovery)
 }
 
-pub(crate) fn slow_starts(flow: &Flow) -> Vec<Span> {
-    spans(&flow.samples, |sample| sample.phase == "slow start")
-}
-
-/// Returns when HyStart++ (RFC 9406) suspected that the pipe is full.
-pub(crate) fn conservative_slow_starts(flow: &Flow) -> Vec<Span> {
-    spans(&flow.samples, |sample| {
-        sample.phase == "conservative slow start"
-    })
+/// Returns when the controller was in one of its phases.
+pub(crate) fn phases(flow: &Flow, name: &str) -> Vec<Span> {
+    spans(&flow.samples, |sample| sample.phase == name)
 }
 
 /// Returns when a counter rose, and by how much.

@@ -20,10 +20,12 @@ pub(crate) const GREEN: RGBColor = RGBColor(21, 128, 61);
 pub(crate) const BROWN: RGBColor = RGBColor(146, 84, 22);
 pub(crate) const RED: RGBColor = RGBColor(205, 28, 40);
 pub(crate) const TEAL: RGBColor = RGBColor(13, 134, 148);
-/// Behind slow starts.
+/// Behind slow start and BBR's startup.
 pub(crate) const MINT: RGBColor = RGBColor(214, 240, 222);
-/// Behind slow starts that are conservative.
+/// Behind the slow start that HyStart++ makes conservative, and where BBR probes for bandwidth.
 pub(crate) const SAND: RGBColor = RGBColor(252, 238, 184);
+/// Where BBR probes for the round-trip time.
+pub(crate) const LILAC: RGBColor = RGBColor(222, 214, 250);
 /// Behind recoveries.
 pub(crate) const ROSE: RGBColor = RGBColor(250, 208, 210);
 

@@ -6,8 +6,8 @@ use plotters::prelude::*;
 
 use super::episodes::{self, Shape, Span};
 use super::paint::{
-    Align, BLUE, BROWN, Frame, GREEN, GREY, INK, MINT, ORANGE, PURPLE, Painted, Panel, RED, ROSE,
-    Root, SAND, TEAL, TEXT, TIME_AXIS, fill, pin, pixel, text,
+    Align, BLUE, BROWN, Frame, GREEN, GREY, INK, LILAC, MINT, ORANGE, PURPLE, Painted, Panel, RED,
+    ROSE, Root, SAND, TEAL, TEXT, TIME_AXIS, fill, pin, pixel, text,
 };
 use super::run::{Flow, QueueSample, Record, Sample};
 use super::scene::{Rate, Scene};
@@ -27,6 +27,15 @@ const ROW: i32 = 26;
 
 /// Flows that share a bottleneck, in this order.
 const FLOWS: [RGBColor; 6] = [BLUE, ORANGE, GREEN, PURPLE, TEAL, BROWN];
+
+/// Phases of controllers that are worth a background, what they are called in the picture, and that.
+const PHASES: [(&str, &str, RGBColor); 5] = [
+    ("slow start", "slow start", MINT),
+    ("conservative slow start", "HyStart++", SAND),
+    ("startup", "startup", MINT),
+    ("probe up", "probe up", SAND),
+    ("probe RTT", "probe RTT", LILAC),
+];
 
 /// What all columns have in common, so that they can be compared.
 struct Scale {
@@ -206,11 +215,10 @@ fn draw_window(root: &Root<'_>, scale: &Scale, record: &Record, frame: Frame) ->
     };
     let in_unit = |bytes: u64| bytes as f64 / unit;
     if let [flow] = record.flows.as_slice() {
-        for span in episodes::slow_starts(flow) {
-            panel.band(root, span, MINT)?;
-        }
-        for span in episodes::conservative_slow_starts(flow) {
-            panel.band(root, span, SAND)?;
+        for (phase, _, colour) in PHASES {
+            for span in episodes::phases(flow, phase) {
+                panel.band(root, span, colour)?;
+            }
         }
         for span in episodes::recoveries(flow) {
             panel.band(root, span, ROSE)?;
@@ -330,17 +338,24 @@ fn draw_events(root: &Root<'_>, scale: &Scale, record: &Record, frame: Frame) ->
             top += ROW;
         }
     }
-    let mut entries = vec![("fast retransmit", RED), ("timeout", INK)];
+    let mut entries = Vec::new();
     if let [flow] = record.flows.as_slice() {
-        entries.insert(0, ("fast recovery", ROSE));
-        if !episodes::conservative_slow_starts(flow).is_empty() {
-            entries.insert(0, ("HyStart++", SAND));
-        }
-        if !episodes::slow_starts(flow).is_empty() {
-            entries.insert(0, ("slow start", MINT));
-        }
+        let seen = |(phase, ..): &(&str, _, _)| !episodes::phases(flow, phase).is_empty();
+        let phases = PHASES.iter().filter(|entry| seen(entry));
+        entries.extend(phases.map(|(_, shown, colour)| (*shown, *colour)));
+        entries.push(("fast recovery", ROSE));
     }
-    legend(root, frame, "events", &entries)
+    entries.push(("fast retransmit", RED));
+    let timeouts = |flow: &Flow| flow.samples.last().is_some_and(|last| last.timeouts > 0);
+    if record.flows.iter().any(timeouts) {
+        entries.push(("timeout", INK));
+    }
+    let name = if frame.width < ONE_COLUMN {
+        ""
+    } else {
+        "events"
+    };
+    legend(root, frame, name, &entries)
 }
 
 /// Returns the columns of pixels that times cover; neighbours become one.

@@ -140,9 +140,9 @@ async fn observe(scene: &Scene, controllers: &[Controller]) -> io::Result<Record
     };
     let mut connections = Vec::new();
     let mut looks = Looks::new(scene);
-    for (index, controller) in controllers.iter().enumerate() {
+    for (index, controller) in (0..).zip(controllers) {
         let config = Config::builder()
-            .congestion(controller.control())
+            .congestion(controller.control(scene.seed.wrapping_add(index)))
             .pacing(scene.paces)
             .build()?;
         let connecting = sending.connect_with(receiving.local_addr()?, PORT, config);
