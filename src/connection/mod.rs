@@ -365,6 +365,7 @@ impl Connection {
     /// [`WriteError`]; nothing was taken.
     pub fn write(&mut self, now: Timestamp, data: &[u8]) -> Result<usize, WriteError> {
         self.may_write()?;
+        self.sender.before_write(now);
         let taken = self.sender.write(data);
         self.note_full_buffer(now);
         match taken {
@@ -382,6 +383,7 @@ impl Connection {
     pub fn write_chunk(&mut self, now: Timestamp, data: &mut Bytes) -> Result<usize, WriteError> {
         self.may_write()?;
         let was_empty = data.is_empty();
+        self.sender.before_write(now);
         let taken = self.sender.write_chunk(data);
         self.note_full_buffer(now);
         match taken {

@@ -451,9 +451,12 @@ impl Recovery {
         matches!(self.phase, Phase::FastRecovery { .. })
     }
 
-    /// The sender had nothing to send. Counts only if the window had room for a segment and no
+    /// The sender had nothing to send. Counts only if the window and the pace had room for a segment and no
     /// retransmission was waiting (draft-ietf-ccwg-bbr §4.1.2.4).
-    pub fn on_app_limited(&mut self) {
+    pub fn on_app_limited(&mut self, now: Timestamp) {
+        if self.pacer.is_ahead(now) {
+            return;
+        }
         if self.pipe().saturating_add(self.mss) <= self.cwnd() && !self.scoreboard.has_lost() {
             self.rate.on_app_limited(self.pipe());
         }

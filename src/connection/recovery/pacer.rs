@@ -47,6 +47,11 @@ impl Pacer {
         }
     }
 
+    /// Says whether more was sent than the rate alone allows, which is what bursts are for: the network is not idle.
+    pub fn is_ahead(&self, now: Timestamp) -> bool {
+        self.theoretical > now
+    }
+
     /// Returns when to send next to somebody who has `wanted` bytes to send in segments of `mss`, `None` if
     /// it may be at once.
     pub fn deadline(&self, now: Timestamp, wanted: u64, mss: u64, rate: u64) -> Option<Timestamp> {

@@ -217,6 +217,14 @@ impl Sender {
         taken
     }
 
+    /// More is about to be written: if nothing was left to send, the application has been the limit
+    /// (draft-ietf-ccwg-bbr §4.1.2.4).
+    pub fn before_write(&mut self, now: Timestamp) {
+        if self.unsent() == 0 {
+            self.recovery.on_app_limited(now);
+        }
+    }
+
     /// Limits the bytes that may wait to be sent for the first time; `None` leaves it to the buffer.
     pub fn set_notsent_lowat(&mut self, limit: Option<usize>) {
         self.notsent_lowat = limit;

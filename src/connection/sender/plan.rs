@@ -95,7 +95,7 @@ impl Sender {
             // The FIN alone waits for no window, congestion or pacing.
             let is_fin_due = self.is_finished && snd_nxt == end;
             if !is_fin_due && self.recovery.send_allowance(now) > 0 {
-                self.recovery.on_app_limited();
+                self.recovery.on_app_limited(now);
             }
             return is_fin_due.then(|| Plan::New(end..end + 1));
         }
@@ -118,7 +118,7 @@ impl Sender {
             Verdict::Empty => return None,
             Verdict::HeldByNagle => {
                 self.blocked = Blocked::Nagle;
-                self.recovery.on_app_limited();
+                self.recovery.on_app_limited(now);
                 return None;
             }
             Verdict::Closed => return self.plan_probe(now, unsent.min(usable), outstanding),

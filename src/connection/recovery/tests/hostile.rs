@@ -137,7 +137,7 @@ impl RecoveryTest {
             }
             Step::Advance(millis) => self.advance(*millis),
             Step::SetMss(mss) => self.recovery.set_mss(*mss),
-            Step::AppLimited => self.recovery.on_app_limited(),
+            Step::AppLimited => self.recovery.on_app_limited(now),
             Step::Idle => self.recovery.on_idle(now),
         }
         self.recovery.check_invariants();

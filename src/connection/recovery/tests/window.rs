@@ -140,13 +140,13 @@ fn an_ack_carries_a_delivery_rate() {
     );
     assert_eq!(rate.tx_in_flight, 10 * MSS);
     // With the window empty, the application is the limit; with it full, it is not.
-    test.recovery.on_app_limited();
+    test.recovery.on_app_limited(test.now);
     test.send(1);
     test.advance(100);
     test.ack(11);
     assert!(test.last_acked().rate.unwrap().is_app_limited);
     test.send(30);
-    test.recovery.on_app_limited();
+    test.recovery.on_app_limited(test.now);
     test.advance(100);
     test.ack(41);
     assert!(!test.last_acked().rate.unwrap().is_app_limited);
