@@ -227,7 +227,6 @@ impl ConfigBuilder {
     /// that it has sent too much, 0.005 to 0.5. Default: 0.02 (draft-ietf-ccwg-bbr-06 §2.8 `BBR.LossThresh`). Other
     /// controllers do not look at it.
     ///
-    // Deviation from draft-ietf-ccwg-bbr-06 §2.8 when changed: the threshold is 2 % there, because more is not fair.
     /// More than the draft's value departs from it: on a path that loses segments whatever is sent, a radio link for
     /// example, it keeps the rate up; where the losses are those of a full queue, it takes bandwidth from
     /// others and keeps the queue full. Set it above the loss rate that the path has by itself, and
@@ -544,9 +543,13 @@ mod tests {
 
     #[test]
     fn a_rejected_value_is_named_with_its_range() {
-        let cases: [(&str, ConfigBuilder); 6] = [
+        let threshold = |fraction| Config::builder().bbr_loss_threshold(fraction);
+        let cases: [(&str, ConfigBuilder); 9] = [
             ("datagram_size", Config::builder().datagram_size(100)),
             ("mss", Config::builder().mss(63)),
+            ("bbr_loss_threshold", threshold(0.6)),
+            ("bbr_loss_threshold", threshold(0.0)),
+            ("bbr_loss_threshold", threshold(f64::NAN)),
             ("send_buffer", Config::builder().send_buffer(0)),
             (
                 "ack_delay",

@@ -6,7 +6,7 @@
 )]
 
 use super::CongestionControl;
-use super::conformance::Suite;
+use super::conformance::{Rule, Suite};
 
 /// Runs the stream that `data` encodes ([`Suite::run_stream`]) on each controller.
 ///
@@ -26,5 +26,15 @@ pub(super) fn suites() -> Vec<Suite> {
     vec![
         Suite::new(&CongestionControl::NewReno),
         Suite::new(&CongestionControl::Cubic),
+        Suite::new(&CongestionControl::Bbr)
+            // A loss below the threshold is no reason to send less while the model is made or checked.
+            .except(Rule::LossReduces)
+            // Each round trip with a loss lowers the short-term model.
+            .except(Rule::OneReductionPerEpisode)
+            // It is the model, and not the use of the window, that says how large it has to be.
+            .except(Rule::NoGrowthWhileLimited)
+            // An undo gives back the last window that no repair has lowered, which may be one from before an earlier
+            // episode (draft-ietf-ccwg-bbr-06 §5.6.4.4).
+            .except(Rule::UndoRestores),
     ]
 }

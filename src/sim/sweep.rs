@@ -410,9 +410,11 @@ fn draw_config(rng: &mut Rng) -> Result<Config, ConfigError> {
         config = config.keepalive_interval(interval.max(Duration::from_secs(1)));
     }
     if rng.chance(0.3) {
-        config = config.congestion(CongestionControl::Cubic);
-    } else if rng.chance(0.4) {
-        config = config.congestion(CongestionControl::Bbr);
+        config = config.congestion(if rng.chance(0.5) {
+            CongestionControl::Bbr
+        } else {
+            CongestionControl::Cubic
+        });
     } else if rng.chance(0.25) {
         let stop_and_wait = CongestionControl::custom(|params| StopAndWait { mss: params.mss });
         config = config.congestion(stop_and_wait);

@@ -31,6 +31,9 @@
 //! - The send quantum sets the offload budget only; how much leaves at once is the core's pacer's business.
 //! - The state for an undo is saved once, when an episode begins, and not again in each of its rounds
 //!   (draft §5.5.11.1 has both): what is undone is the whole episode.
+//! - The short-term model is lowered by what was not delivered of what was asked for (`signals`).
+//! - A threshold above the draft's is taken off the losses of the short-term model too, so that a path which loses
+//!   so much by itself keeps its rate.
 //! - *Reaching* `inflight_longterm` means to within a segment: nothing smaller than a segment is sent to fill it.
 //! - A window unused for five minutes (RFC 7661) is kept: the pace, and not the window, limits the first burst.
 //!
@@ -354,6 +357,22 @@ impl CongestionController for Bbr {
         } else {
             self.cwnd.max(self.min_pipe())
         };
+    }
+
+    fn name(&self) -> &'static str {
+        "BBR"
+    }
+
+    fn phase(&self) -> &'static str {
+        match self.state {
+            State::Startup => "Startup",
+            State::Drain { .. } => "Drain",
+            State::ProbeDown => "ProbeBW DOWN",
+            State::ProbeCruise => "ProbeBW CRUISE",
+            State::ProbeRefill => "ProbeBW REFILL",
+            State::ProbeUp => "ProbeBW UP",
+            State::ProbeRtt => "ProbeRTT",
+        }
     }
 
     fn cwnd(&self) -> u64 {

@@ -86,6 +86,7 @@ impl Asked {
 }
 
 impl Bbr {
+    // Deviation from draft §2.8, where the threshold was raised: see `ConfigBuilder::bbr_loss_threshold`.
     /// Of what is asked for, what is to be delivered in millionths: all but the losses that are tolerated above
     /// the draft's threshold.
     pub(super) fn expected(&self, asked: u64) -> u64 {
