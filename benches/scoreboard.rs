@@ -101,6 +101,7 @@ impl Bench {
                 handshake_rtt: Some(RTT),
                 syn_retransmitted: false,
                 peer_ack_delay: None,
+                seed: 0,
             },
         );
         Self {
