@@ -6,8 +6,8 @@
 //!
 //! With paced departures there is no need to wait for a whole round trip whose smallest RTT has risen: in it the
 //! window doubles, and a queue as long as the path itself overflows. A stream without bursts causes no queue
-//! of its own, so eight samples in a row above the smallest one show that the pipe is full. The
-//! window then holds still until the next round trip confirms the rise, which ends slow start, or does not.
+//! of its own, so eight samples in a row that have risen suggest that the pipe is full. The window then holds
+//! still. If no sample of the next whole round trip lies lower, that ends slow start, else it goes on.
 //!
 //! A round trip ends when a segment is acknowledged that was sent after it had begun; the core's delivery-rate
 //! sample tells (`prior_delivered`), so that no sequence number is needed (RFC 9406 §4.2 uses SND.NXT).
@@ -45,6 +45,8 @@ enum Phase {
     },
     /// The latest samples of a paced sender have risen; nothing grows until the next round trip tells more.
     Held {
+        /// What the samples have risen to.
+        risen: Duration,
         /// Whether that round trip has begun.
         is_next_round: bool,
     },
@@ -60,8 +62,7 @@ pub(super) struct HyStart {
     current_round_min_rtt: Option<Duration>,
     /// `rttSampleCount`
     rtt_samples: u32,
-    /// The smallest sample of all, and the latest ones of this round trip.
-    min_rtt: Duration,
+    /// The latest samples.
     latest: [Duration; N_RTT_SAMPLE as usize],
     /// The round ends when something is acknowledged that was sent after this much had been delivered.
     round_ends_at: u64,
@@ -75,7 +76,6 @@ impl HyStart {
             last_round_min_rtt: None,
             current_round_min_rtt: None,
             rtt_samples: 0,
-            min_rtt: Duration::MAX,
             latest: [Duration::ZERO; N_RTT_SAMPLE as usize],
             round_ends_at: 0,
             is_paced,
@@ -105,10 +105,10 @@ impl HyStart {
                 return true;
             }
         }
-        event
-            .rtt
-            .sample
-            .is_some_and(|sample| self.take_sample(sample))
+        if let Some(sample) = event.rtt.sample {
+            self.take_sample(sample);
+        }
+        false
     }
 
     pub(super) const fn is_conservative(&self) -> bool {
@@ -133,23 +133,23 @@ impl HyStart {
     /// Begins a round; returns whether the last round of Conservative Slow Start is over.
     fn begin_round(&mut self) -> bool {
         self.last_round_min_rtt = self.current_round_min_rtt.take();
-        self.rtt_samples = 0;
+        let samples = std::mem::take(&mut self.rtt_samples);
         match &mut self.phase {
             Phase::Standard => {}
             Phase::Conservative { rounds, .. } => {
                 *rounds += 1;
                 return *rounds >= CSS_ROUNDS;
             }
-            Phase::Held { is_next_round } if !*is_next_round => *is_next_round = true,
-            // Too few samples to tell.
-            Phase::Held { .. } => self.phase = Phase::Standard,
+            Phase::Held { is_next_round, .. } if !*is_next_round => *is_next_round = true,
+            Phase::Held { .. } => {
+                self.phase = Phase::Standard;
+                return samples >= N_RTT_SAMPLE;
+            }
         }
         false
     }
 
-    /// Returns whether slow start has to end now.
-    fn take_sample(&mut self, sample: Duration) -> bool {
-        self.min_rtt = self.min_rtt.min(sample);
+    fn take_sample(&mut self, sample: Duration) {
         if let Some(slot) = self
             .latest
             .get_mut((self.rtt_samples % N_RTT_SAMPLE) as usize)
@@ -159,43 +159,36 @@ impl HyStart {
         let current = self.current_round_min_rtt.unwrap_or(sample).min(sample);
         self.current_round_min_rtt = Some(current);
         self.rtt_samples = self.rtt_samples.saturating_add(1);
-        if self.rtt_samples < N_RTT_SAMPLE {
-            return false;
-        }
-        // Deviation from RFC 9406 §4.2: a paced sender acts half a threshold above the smallest RTT of all, within
-        // the round trip, because it causes no bursts that would have to be told from a queue.
-        let risen = self.min_rtt.saturating_add(threshold(self.min_rtt) / 2);
+        let is_sampled = self.rtt_samples >= N_RTT_SAMPLE;
         match (self.phase, self.last_round_min_rtt) {
-            (Phase::Standard, Some(_)) if self.is_paced => {
-                if self.latest.iter().all(|sample| *sample >= risen) {
+            (Phase::Standard, Some(last)) if is_sampled => {
+                let risen = last.saturating_add(threshold(last));
+                // Deviation from RFC 9406 §4.2: a paced sender acts within the round trip, because it causes no
+                // bursts that would have to be told from a queue.
+                if self.is_paced && self.latest.iter().all(|latest| *latest >= risen) {
                     self.phase = Phase::Held {
+                        risen,
                         is_next_round: false,
                     };
-                }
-            }
-            (Phase::Standard, Some(last)) => {
-                if current >= last.saturating_add(threshold(last)) {
+                } else if !self.is_paced && current >= risen {
                     self.phase = Phase::Conservative {
                         baseline: current,
                         rounds: 0,
                     };
                 }
             }
-            (Phase::Conservative { baseline, .. }, _) if current < baseline => {
+            (Phase::Conservative { baseline, .. }, _) if is_sampled && current < baseline => {
                 self.phase = Phase::Standard;
             }
             (
                 Phase::Held {
+                    risen,
                     is_next_round: true,
                 },
                 _,
-            ) => {
-                self.phase = Phase::Standard;
-                return current >= risen;
-            }
+            ) if sample < risen => self.phase = Phase::Standard,
             (Phase::Standard | Phase::Conservative { .. } | Phase::Held { .. }, _) => {}
         }
-        false
     }
 }
 
@@ -328,32 +321,28 @@ mod tests {
             let mut rounds = paced();
             rounds.round(20, ms(80));
             rounds.begin();
-            // 80 / 8 / 2 = 5 ms; one sample in eight that has not risen is enough to go on.
-            for rtt in [85, 85, 85, 84, 85, 85, 85] {
+            // 80 / 8 = 10 ms; one sample in eight that has not risen is enough to go on.
+            for rtt in [90, 90, 90, 89, 90, 90, 90, 90, 90, 90, 90] {
                 rounds.ack(ms(rtt));
             }
             assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
-            for _ in 0..4 {
-                rounds.ack(ms(85));
-            }
-            assert!(!rounds.is_conservative());
-            rounds.ack(ms(85));
+            rounds.ack(ms(90));
             assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
             rounds
         };
-        // The rest of the round changes nothing, the next one ends slow start with its eighth sample,
+        // Whatever the rest of the round brings, a whole one without a lower sample ends slow start,
         let mut rounds = held();
-        assert!(!rounds.rest(8, ms(70)));
-        let mut rounds = held();
+        assert!(!rounds.rest(8, ms(80)));
+        assert!(!rounds.round(8, ms(90)));
         rounds.begin();
-        assert!((0..7).all(|_| !rounds.ack(ms(85))));
-        assert!(rounds.ack(ms(85)));
-        // or with one that has not risen goes on,
+        assert!(rounds.ack(ms(90)));
+        // one lower sample lets it go on,
         let mut rounds = held();
-        rounds.begin();
-        assert!((0..7).all(|_| !rounds.ack(ms(90))));
-        assert!(!rounds.ack(ms(84)));
+        assert!(!rounds.round(8, ms(90)));
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
+        assert!(!rounds.rest(1, ms(89)));
         assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
+        assert!(!rounds.round(1, ms(90)));
         // and one of seven samples is no proof.
         let mut rounds = held();
         assert!(!rounds.round(7, ms(90)));

@@ -364,15 +364,7 @@ impl CongestionController for Bbr {
     }
 
     fn phase(&self) -> &'static str {
-        match self.state {
-            State::Startup => "Startup",
-            State::Drain { .. } => "Drain",
-            State::ProbeDown => "ProbeBW DOWN",
-            State::ProbeCruise => "ProbeBW CRUISE",
-            State::ProbeRefill => "ProbeBW REFILL",
-            State::ProbeUp => "ProbeBW UP",
-            State::ProbeRtt => "ProbeRTT",
-        }
+        self.state.name()
     }
 
     fn cwnd(&self) -> u64 {
@@ -380,14 +372,6 @@ impl CongestionController for Bbr {
     }
 
     /// There is none: nothing here is slow start or congestion avoidance.
-    fn name(&self) -> &'static str {
-        "BBR"
-    }
-
-    fn phase(&self) -> &'static str {
-        self.state.name()
-    }
-
     fn ssthresh(&self) -> u64 {
         u64::MAX
     }

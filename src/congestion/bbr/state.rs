@@ -50,13 +50,13 @@ impl State {
     /// Returns what it is called in statistics.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Startup => "startup",
-            Self::Drain { .. } => "drain",
-            Self::ProbeDown => "probe down",
-            Self::ProbeCruise => "probe cruise",
-            Self::ProbeRefill => "probe refill",
-            Self::ProbeUp => "probe up",
-            Self::ProbeRtt => "probe RTT",
+            Self::Startup => "Startup",
+            Self::Drain { .. } => "Drain",
+            Self::ProbeDown => "ProbeBW DOWN",
+            Self::ProbeCruise => "ProbeBW CRUISE",
+            Self::ProbeRefill => "ProbeBW REFILL",
+            Self::ProbeUp => "ProbeBW UP",
+            Self::ProbeRtt => "ProbeRTT",
         }
     }
 

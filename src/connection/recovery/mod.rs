@@ -415,7 +415,9 @@ impl Recovery {
             return None;
         }
         let is_slow_start = self.controller.cwnd() < self.controller.ssthresh();
-        window_rate(self.cwnd(), is_slow_start, self.rtt.srtt()?)
+        // In recovery more than the window is on its way, and what lets it go is the ACK clock of PRR.
+        let outstanding = self.cwnd().max(self.flight_size());
+        window_rate(outstanding, is_slow_start, self.rtt.srtt()?)
     }
 
     /// Returns when the ACKs last made progress, or when the oldest outstanding data was sent if that was

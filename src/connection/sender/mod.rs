@@ -286,12 +286,15 @@ impl Sender {
     }
 
     /// Says whether the application waits for room and now has enough of it to be woken: a third of the
-    /// buffer, and half of what may wait unsent, so that a bulk writer is not woken for every segment.
+    /// buffer, and half of what may wait unsent, so that a bulk writer is not woken for every segment. While a
+    /// loss keeps the buffer full of what has arrived, less has to do, before there is nothing left to send.
     pub fn take_writable(&mut self) -> bool {
         if !self.writer_waits {
             return false;
         }
-        let has_room = self.buffer.room() >= self.buffer.capacity() / 3;
+        let (room, capacity) = (self.buffer.room(), self.buffer.capacity());
+        let runs_dry = self.unsent() <= room as u64;
+        let has_room = room >= capacity / if runs_dry { 8 } else { 3 };
         let may_queue = self.notsent_lowat.is_none_or(|limit| {
             let limit = (limit as u64).max(self.mss);
             self.unsent() <= limit / 2

@@ -307,19 +307,24 @@ fn a_small_window_that_is_repeated_is_used_after_the_override_timeout() {
 /// A bulk writer is not woken for every segment: a third of the buffer has to be free.
 #[test]
 fn a_waiting_writer_is_woken_by_a_third_of_the_buffer() {
-    let mut test = ConnectionTest::established(plain().send_buffer(9_000));
-    let data = pattern(1_001, 12_000);
-    assert_eq!(test.connection.write(test.now, &data), Ok(9_000));
-    assert_eq!(
-        test.connection.write(test.now, &data[9_000..]),
-        Err(WriteError::Blocked)
-    );
-    test.drain();
-    test.sent.clear();
-    test.inject((A, 5_001, 3_001, 0));
-    assert_eq!(test.connection.poll_event(), None);
-    test.inject((A, 5_001, 4_001, 0));
-    test.expect_event(Event::Writable);
+    // With an initial window of two segments enough is left to be sent, with one of ten nothing is: then an
+    // eighth has to do.
+    for (initial_window, too_early, enough) in [(2, 3_001, 4_001), (10, 2_001, 3_001)] {
+        let builder = plain().send_buffer(9_000).initial_window(initial_window);
+        let mut test = ConnectionTest::established(builder);
+        let data = pattern(1_001, 12_000);
+        assert_eq!(test.connection.write(test.now, &data), Ok(9_000));
+        assert_eq!(
+            test.connection.write(test.now, &data[9_000..]),
+            Err(WriteError::Blocked)
+        );
+        test.drain();
+        test.inject((A, 5_001, too_early, 0));
+        assert_eq!(test.connection.poll_event(), None, "{initial_window}");
+        test.inject((A, 5_001, enough, 0));
+        test.expect_event(Event::Writable);
+        test.sent.clear();
+    }
 }
 
 /// What has left makes room under the limit on what is not sent, not only what was acknowledged.
