@@ -73,6 +73,7 @@ pub struct Config {
     pub(crate) timestamps: bool,
     pub(crate) sack: bool,
     pub(crate) extension: bool,
+    pub(crate) ecn: bool,
     pub(crate) nodelay: bool,
     pub(crate) ack_delay: Duration,
     pub(crate) initial_rto: Duration,
@@ -123,6 +124,8 @@ impl Default for Config {
             timestamps: true,
             sack: true,
             extension: true,
+            // Where a path does not carry the marks, marking ends by itself.
+            ecn: true,
             nodelay: false,
             ack_delay: Duration::from_millis(25),
             // RFC 6298 §2.1
@@ -350,6 +353,15 @@ impl ConfigBuilder {
     /// Default: true. A peer that does not know it gets plain TCP.
     pub fn extension(mut self, enabled: bool) -> Self {
         self.config.extension = enabled;
+        self
+    }
+
+    /// Offers explicit congestion notification (RFC 3168): routers may then mark data in place of dropping it,
+    /// and the sender slows down without sending anything again. Default: true. Where the path drops what is
+    /// marked, or marks everything, the sender stops marking by itself
+    /// ([`EcnState`](crate::EcnState)).
+    pub fn ecn(mut self, enabled: bool) -> Self {
+        self.config.ecn = enabled;
         self
     }
 

@@ -8,6 +8,7 @@ mod connection;
 #[cfg(feature = "copy")]
 pub mod copy;
 mod driver;
+mod ecn;
 mod endpoint;
 mod error;
 #[cfg(any(fuzzing, feature = "__internals"))]
@@ -26,7 +27,7 @@ pub use crate::config::{Config, ConfigBuilder, DropPolicy};
 pub use crate::congestion::CongestionControl;
 pub use crate::connection::State;
 pub use crate::driver::{DatagramTransport, RecvBuffer, RecvMeta, Transmit, Unreachable};
-pub use crate::endpoint::Ecn;
+pub use crate::ecn::{Ecn, EcnState};
 pub use crate::error::{ConfigError, ConnectionError, EndpointError, TimeoutCause};
 pub use crate::listener::ReliableUdpListener;
 pub use crate::socket::{

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::connection::State;
+use crate::ecn::EcnState;
 
 /// A snapshot of one connection, comparable to Linux's `struct tcp_info`.
 ///
@@ -114,9 +115,19 @@ pub struct ConnectionStats {
     /// Keepalive probes sent (RFC 9293 §3.8.4), and those by which a client asks whether the handshake's last
     /// ACK has arrived.
     pub keepalive_probes: u64,
-    /// Segments received with the mark "congestion experienced" in their IP header (RFC 3168 §5). Segments leave
-    /// without a mark, so that no router on the way should set it.
+    /// Where the connection stands with explicit congestion notification (RFC 3168).
+    pub ecn: EcnState,
+    /// Segments sent as ECT(0): new data, as long as that is [`EcnState::Capable`].
+    pub ecn_segments_marked: u64,
+    /// Reductions of the congestion window by an echo of the peer (RFC 3168 §6.1.2); at most one per round trip.
+    pub ecn_reductions: u64,
+    /// Segments received with the mark "congestion experienced" in their IP header (RFC 3168 §5).
     pub ecn_ce: u64,
+    /// Segments received with data and an ECT mark, once ECN was agreed on.
+    pub ecn_ect: u64,
+    /// Segments received with data and without a mark, once ECN was agreed on. Retransmissions are never marked;
+    /// many more mean that the path clears the marks, or that the peer has stopped marking.
+    pub ecn_unmarked: u64,
     /// Segments dropped because they failed a check of RFC 9293 §3.10.7 or RFC 5961.
     pub segments_unacceptable: u64,
     /// Of these, those that acknowledged data never sent (RFC 9293 §3.10.7.4, RFC 5961 §5): an optimistic

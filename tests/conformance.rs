@@ -22,7 +22,8 @@
 //! - A segment is its flags, its sequence number (`1`, with data `1:1001`, or `1:5001/1000` for five
 //!   segments, of which only the last one has PSH and FIN) and fields: `ack`, which may be `1001-5001/1000`
 //!   for five, `win`, `sack 1:2,5:6`, `ts value/echo`, and of a SYN `mss`, `wscale`, `sackok`; `nots`,
-//!   `nomss`, `nowscale`, `nosackok` say that there is none.
+//!   `nomss`, `nowscale`, `nosackok` say that there is none. `ect` and `ce` are marks in the IP header,
+//!   `unmarked` says that there is none.
 //! - Numbers are absolute: the peer's begin at `irs`, ours at `iss`, both 0 unless configured. Our timestamp
 //!   clock shows milliseconds since the beginning.
 //! - Everything that leaves must be listed, at exactly its time, with all the fields that are listed equal;
@@ -112,7 +113,7 @@ macro_rules! tables {
 }
 
 tables! {
-    rfc2018 rfc2883 rfc5681 rfc5682 rfc5961 rfc6191 rfc6298 rfc6582 rfc6675 rfc7323 rfc8985 rfc9293
+    rfc2018 rfc2883 rfc3168 rfc5681 rfc5682 rfc5961 rfc6191 rfc6298 rfc6582 rfc6675 rfc7323 rfc8985 rfc9293
     rfc9293_close rfc9293_open rfc9293_text rfc9937
 }
 
@@ -136,8 +137,9 @@ fn every_table_is_run() {
 mod meta {
     use std::time::Duration;
 
-    use super::parse::{Action, Spec};
+    use super::parse::{Action, Field, Spec};
     use super::*;
+    use reliable_udp::Ecn;
 
     const HANDSHAKE: &str = "\
 case RFC 9293 §3.5, Figure 6: the basic three-way handshake.
@@ -356,6 +358,13 @@ config iss=100 irs=300
                     alter(&|spec| spec.ack = spec.ack.map(|ack| ack.wrapping_add(1))),
                     alter(&|spec| spec.window = spec.window.map(|window| window ^ 1)),
                     alter(&|spec| spec.sack.push((1, 2))),
+                    alter(&|spec| {
+                        spec.mark = match spec.mark {
+                            Field::Unlisted => Field::Unlisted,
+                            Field::Absent => Field::Is(Ecn::Ect0),
+                            Field::Is(_) => Field::Absent,
+                        }
+                    }),
                     alter(&|spec| spec.sack.iter_mut().for_each(|block| block.1 += 1)),
                     Action::Sends(specs[1..].to_vec()),
                     Action::Sends([&specs[..], &specs[..]].concat()),

@@ -209,12 +209,11 @@ fn a_connection_lives_from_listen_to_time_wait() {
     let mut harness = Harness::new(config(), config());
     let (client, server) = open(&mut harness);
     let syn = harness.sent[0];
-    assert_eq!(syn, (Timestamp::ZERO, 0, Flags::SYN, 0));
+    let offer = Flags::SYN | Flags::ECE | Flags::CWR;
+    assert_eq!(syn, (Timestamp::ZERO, 0, offer, 0));
     let syn_ack = harness.sent[1];
-    assert_eq!(
-        syn_ack,
-        (Timestamp::ZERO + DELAY, 1, Flags::SYN | Flags::ACK, 0)
-    );
+    let agreement = Flags::SYN | Flags::ACK | Flags::ECE;
+    assert_eq!(syn_ack, (Timestamp::ZERO + DELAY, 1, agreement, 0));
     let ack = harness.sent[2];
     assert_eq!(ack, (Timestamp::ZERO + DELAY * 2, 0, Flags::ACK, 0));
 
@@ -284,6 +283,7 @@ fn a_syn_to_a_port_that_nobody_listens_on_is_refused() {
     assert_eq!(connection.state(), State::Closed);
     assert_eq!(connection.error(), Some(&ConnectionError::Refused));
     let flags: Vec<Flags> = harness.sent.iter().map(|&(_, _, flags, _)| flags).collect();
-    assert_eq!(flags, [Flags::SYN, Flags::RST | Flags::ACK]);
+    let offer = Flags::SYN | Flags::ECE | Flags::CWR;
+    assert_eq!(flags, [offer, Flags::RST | Flags::ACK]);
     assert_eq!(harness.ends[1].stats().resets_sent, 1);
 }

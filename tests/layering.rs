@@ -14,6 +14,7 @@ const CORE: &[&str] = &[
     "wire",
     "congestion",
     "connection",
+    "ecn.rs",
     "endpoint",
     "tap.rs",
     "timestamp.rs",
@@ -44,7 +45,14 @@ const RULES: &[Rule] = &[
         why: "a connection does not know addresses; the endpoint does",
     },
     Rule {
-        places: &["wire", "congestion", "error.rs", "tap.rs", "timestamp.rs"],
+        places: &[
+            "wire",
+            "congestion",
+            "ecn.rs",
+            "error.rs",
+            "tap.rs",
+            "timestamp.rs",
+        ],
         forbidden: &[
             "crate::connection",
             "crate::endpoint",

@@ -16,7 +16,7 @@ const BILLION: u64 = 1_000_000_000;
 /// Writes one line per segment as `tcpdump -n` would, had the segments been TCP over IP:
 ///
 /// ```text
-/// 12:34:56.789012 Out IP 127.0.0.1.51000 > 127.0.0.1.1: Flags [S], seq 439041101, win 65535, options [mss 65487,sackOK,TS val 1000 ecr 0,nop,wscale 9,reliable-udp v1 crc32c ack-delay 25ms], length 0
+/// 12:34:56.789012 Out IP 127.0.0.1.51000 > 127.0.0.1.1: Flags [SEW], seq 439041101, win 65535, options [mss 65487,sackOK,TS val 1000 ecr 0,nop,wscale 9,reliable-udp v1 crc32c ack-delay 25ms], length 0
 /// ```
 ///
 /// Times are in UTC. Addresses are those that [`PcapngWriter`](super::PcapngWriter) shows, ports are virtual

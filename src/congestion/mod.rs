@@ -13,7 +13,11 @@
 //! 3. [`on_undo`] if the ACK proved an earlier reduction spurious;
 //! 4. [`on_acked`], exactly once if the ACK newly acknowledged bytes, cumulatively or by SACK, or
 //!    carried an ECN echo;
-//! 5. [`on_recovery_exited`] if it ended the episode.
+//! 5. [`on_recovery_exited`] if it ended the episode;
+//! 6. [`on_recovery_entered`] if the same ACK carried an ECN echo of congestion since that episode began.
+//!
+//! An episode that an ECN echo begins ([`by_ecn`](RecoveryEntered::by_ecn)) is like any other: what was
+//! outstanding ends it. A loss within it is repaired without another [`on_recovery_entered`].
 //!
 //! [`on_window_unused`] may come before any of these, or when transmission resumes after a pause.
 //!

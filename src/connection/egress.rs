@@ -14,6 +14,7 @@ use crate::connection::limits::Limit;
 use crate::connection::receiver::AckReport;
 use crate::connection::sender::Plan;
 use crate::connection::{Connection, Event, Offset, State, Transmit};
+use crate::ecn::Ecn;
 use crate::wire::{
     Flags, HEADER_LEN, Header, Integrity, MAX_OPTIONS_LEN, Options, SackBlock, SackBlocks,
     SeqNumber, seal,
@@ -98,6 +99,7 @@ impl<'a> Run<'a> {
             len,
             segment_size,
             segments,
+            ecn: None,
         })
     }
 }
@@ -295,6 +297,7 @@ impl Connection {
             .filter(|handshake| handshake.is_due)?;
         let options = handshake.options(&self.config, tsval, tsecr);
         let is_answer = self.state == State::SynReceived;
+        let offer = (handshake.offers).offer(self.config.ecn, is_answer, handshake.retries);
         let header = Header {
             src_port: self.local_port,
             dst_port: self.remote_port,
@@ -305,9 +308,9 @@ impl Connection {
                 SeqNumber::default()
             },
             flags: if is_answer {
-                Flags::SYN | Flags::ACK
+                Flags::SYN | Flags::ACK | offer
             } else {
-                Flags::SYN
+                Flags::SYN | offer
             },
             // RFC 7323 §2.2: never scaled.
             window: self.receiver.window_field_syn(),
@@ -337,7 +340,7 @@ impl Connection {
             let report = self.receiver.next_ack();
             let ack = report.rcv_nxt;
             let seq = self.sender.ack_seq();
-            let header = self.header(now, seq, Flags::ACK, &report);
+            let header = self.header(now, seq, self.echo.flags(), &report);
             let template = Template::new(&header, self.integrity())?;
             let out = run.next(template.len)?;
             template.write(out, header.seq, header.flags, |_| {});
@@ -359,7 +362,7 @@ impl Connection {
         self.outbox.keepalive_due = false;
         let report = self.receiver.next_ack();
         let seq = self.sender.snd_nxt().saturating_back(1);
-        let header = self.header(now, seq, Flags::ACK, &report);
+        let header = self.header(now, seq, self.echo.flags(), &report);
         let transmit = emit_bare(&Template::new(&header, self.integrity())?, &header, buf)?;
         self.counters.keepalive_probes += 1;
         self.on_ack_departed(report.rcv_nxt, header.window);
@@ -384,8 +387,9 @@ impl Connection {
             return None;
         }
         let mut plan = self.sender.plan(now, payload_max as u64, max_segments)?;
-        let header = self.header(now, Offset::ZERO, Flags::ACK, &report);
+        let header = self.header(now, Offset::ZERO, self.echo.flags(), &report);
         let template = Template::new(&header, self.integrity())?;
+        let is_marked = self.sender.is_to_mark(&plan);
         let mut run = Run::new(buf);
         loop {
             let range = match &plan {
@@ -394,7 +398,15 @@ impl Connection {
             if !run.takes(template.len + self.payload_len(&range).min(payload_max)) {
                 break;
             }
-            self.write_segments(&mut run, &template, &range, payload_max);
+            let cwr = if self.sender.take_cwr(&plan) {
+                Flags::CWR
+            } else {
+                Flags::EMPTY
+            };
+            if is_marked {
+                self.sender.on_marked(&range);
+            }
+            self.write_segments(&mut run, &template, &range, payload_max, cwr);
             self.count_data(&plan, &range, payload_max);
             self.sender.on_departure(now, &plan, range);
             let Plan::Retransmit(_) = plan else { break };
@@ -410,17 +422,19 @@ impl Connection {
             }
         }
         self.on_ack_departed(report.rcv_nxt, header.window);
-        run.finish()
+        let ecn = is_marked.then_some(Ecn::Ect0);
+        run.finish().map(|transmit| Transmit { ecn, ..transmit })
     }
 
     /// Writes `range` as segments of at most `payload_max` bytes. A range that fits the run's remaining
-    /// segments is written whole.
+    /// segments is written whole. Its first segment also carries `cwr`.
     fn write_segments(
         &self,
         run: &mut Run<'_>,
         template: &Template,
         range: &Range<Offset>,
         payload_max: usize,
+        cwr: Flags,
     ) {
         let data_end = self.sender.data_end();
         let mut start = range.start;
@@ -428,7 +442,10 @@ impl Connection {
             let rest = start..range.end;
             let len = self.payload_len(&rest).min(payload_max);
             let mut end = start + len as u64;
-            let mut flags = Flags::ACK;
+            let mut flags = self.echo.flags();
+            if start == range.start {
+                flags |= cwr;
+            }
             if end >= data_end {
                 if len > 0 {
                     // The last byte written so far: nothing more to wait for (RFC 9293 §3.9.1.2). A FIN

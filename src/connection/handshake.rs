@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::connection::ecn::EcnOffers;
 use crate::connection::recovery::RecoveryStart;
 use crate::wire::{
     Extension, FEATURE_CRC32C, HEADER_LEN, Integrity, MAX_WINDOW_SCALE, Options, Timestamps,
@@ -63,6 +64,10 @@ impl Confirmation {
 
 /// What the two SYNs agreed on.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each with a name at its use"
+)]
 pub struct Negotiated {
     /// The MSS option's value, or the default: bytes after the fixed header, options not subtracted.
     pub peer_mss: u16,
@@ -78,6 +83,8 @@ pub struct Negotiated {
     pub sack: bool,
     /// The peer's extension option, if both sides offered one.
     pub extension: Option<Extension>,
+    /// Whether a SYN cookie remembers that both sides offered ECN; a handshake keeps that itself.
+    pub ecn: bool,
 }
 
 impl Negotiated {
@@ -96,6 +103,7 @@ impl Negotiated {
             timestamps: config.timestamps && peer.timestamps.is_some(),
             sack: config.sack && peer.sack_permitted,
             extension: peer.extension.filter(|_| config.extension),
+            ecn: false,
         }
     }
 
@@ -152,6 +160,8 @@ pub struct Handshake {
     pub deadline: Option<Timestamp>,
     /// Whether anything was sent again, for whatever reason: then there is no RTT sample (Karn).
     pub was_retransmitted: bool,
+    /// What both sides have said of ECN.
+    pub offers: EcnOffers,
 }
 
 impl Handshake {
@@ -167,6 +177,7 @@ impl Handshake {
             retries: 0,
             deadline: None,
             was_retransmitted: false,
+            offers: EcnOffers::default(),
         }
     }
 

@@ -61,6 +61,7 @@ impl Connection {
             | State::LastAck
             | State::TimeWait => self.handle_in_window(now, segment, datagram),
         }
+        self.forget_mark();
     }
 
     /// Says whether the reader waits for this segment's text: nothing is readable, and the text is next.
@@ -142,6 +143,7 @@ impl Connection {
             .update_window(now, Offset::ZERO, Offset::ZERO, u64::from(header.window));
         let is_simultaneous = self.state == State::SynSent && !header.flags.contains(Flags::ACK);
         if let Some(handshake) = &mut self.handshake {
+            handshake.offers.hear(header.flags);
             if is_simultaneous {
                 handshake.on_simultaneous_open(negotiated);
             } else {
@@ -169,6 +171,9 @@ impl Connection {
             // The SYN-ACK that the peer waits for never left.
             self.receiver.demand_ack();
         }
+        let ecn = handshake.offers.outcome();
+        self.echo.start(ecn);
+        self.sender.start_ecn(ecn);
         self.confirmation = Confirmation::begin(now, handshake.is_passive, &negotiated);
         self.negotiated = Some(negotiated);
         self.limits.start(now);
@@ -225,6 +230,9 @@ impl Connection {
         if let AckVerdict::Stop = self.take_ack(now, segment, &placed) {
             return;
         }
+        if placed.len > 0 {
+            self.take_mark(header);
+        }
         if placed.len > 0 && self.state.may_receive() {
             self.take_text(now, segment, &placed, datagram);
         }
@@ -246,6 +254,9 @@ impl Connection {
         let mut has_syn = header.flags.contains(Flags::SYN);
         let mut start = start;
         if has_syn && self.state == State::SynReceived && start == Offset::ZERO {
+            if let Some(handshake) = &mut self.handshake {
+                handshake.offers.hear(header.flags);
+            }
             if !header.flags.contains(Flags::ACK) {
                 // The peer's SYN again: our SYN-ACK was lost. The same one answers.
                 if let Some(handshake) = &mut self.handshake {
@@ -400,7 +411,8 @@ impl Connection {
                 is_duplicate,
                 rtt: tsecr.and_then(|ts| self.echoed_rtt(now, ts.tsecr)),
                 rtt_tsecr: tsecr.map(|ts| ts.tsecr),
-                ecn_echo: false,
+                // On a SYN-ACK it is not an echo but part of the handshake.
+                ecn_echo: header.flags.contains(Flags::ECE) && !header.flags.contains(Flags::SYN),
             };
             let was_fin_acked = self.sender.is_fin_acked();
             let outcome = self.sender.on_ack(now, &arrival);

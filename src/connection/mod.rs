@@ -21,6 +21,7 @@
     reason = "public only within `internals`, which some builds leave out and semver does not bind"
 )]
 
+mod ecn;
 mod egress;
 mod expiry;
 mod handshake;
@@ -42,6 +43,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::ecn::is_setup as is_ecn_setup;
+use self::ecn::{Echo, EcnOffers};
 use self::egress::Outbox;
 use self::handshake::{Confirmation, Handshake};
 pub use self::handshake::{Negotiated, own_extension, window_shift};
@@ -56,6 +59,7 @@ use self::sender::{Blocked, Sender};
 pub use self::state::State;
 use self::teardown::Ending;
 pub use self::teardown::TimeWaitRecord;
+use crate::ecn::Ecn;
 use crate::wire::{Flags, Integrity, Segment, SeqNumber};
 use crate::{Config, ConnectionError, Timestamp};
 
@@ -116,6 +120,8 @@ pub struct Transmit {
     pub segment_size: usize,
     /// Number of segments.
     pub segments: usize,
+    /// The mark that all of them are to carry in their IP headers.
+    pub ecn: Option<Ecn>,
 }
 
 /// One connection.
@@ -156,6 +162,7 @@ pub struct Connection {
     events: Events,
     counters: Counters,
     limits: LimitClock,
+    echo: Echo,
 }
 
 /// Counters that belong to neither sender nor receiver.
@@ -166,7 +173,6 @@ struct Counters {
     segments_retransmitted: u64,
     segments_unacceptable: u64,
     acks_of_unsent_data: u64,
-    ecn_ce: u64,
     bytes_sent: u64,
     bytes_retransmitted: u64,
     keepalive_probes: u64,
@@ -263,6 +269,7 @@ impl Connection {
         let mut handshake = Handshake::new(now, true);
         handshake.is_due = false;
         handshake.negotiated = Some(*negotiated);
+        handshake.offers = EcnOffers::remembered(negotiated.ecn);
         let mut connection = Self::new(now, config, params, State::SynReceived, Some(handshake));
         connection.irs = ack.header.seq + u32::MAX;
         connection.ts_recent = ack.header.options.timestamps.map(|ts| (ts.tsval, now));
@@ -307,6 +314,7 @@ impl Connection {
             events: Events::default(),
             counters: Counters::default(),
             limits: LimitClock::new(),
+            echo: Echo::default(),
             config,
         }
     }
@@ -496,11 +504,6 @@ impl Connection {
     /// Says whether Nagle's algorithm is off.
     pub fn nodelay(&self) -> bool {
         self.sender.nodelay()
-    }
-
-    /// The next segment, intact, came with the mark "congestion experienced" (RFC 3168 §5).
-    pub fn on_congestion_mark(&mut self) {
-        self.counters.ecn_ce += 1;
     }
 
     /// Returns the bytes of memory that the connection's buffers hold.

@@ -2,9 +2,9 @@
 //!
 //! The initial sequence number is 29 bits of a keyed hash over the connection's identity, the peer's
 //! initial sequence number and a counter of 64 s, followed by 3 bits that name one of eight MSS values. It
-//! can be redeemed in the period in which it was issued and the next one. Window scale, SACK and our
-//! extension find room only in the timestamp that the peer echoes, in the low 6 bits of the millisecond
-//! clock; without timestamps they are not offered. A peer can lie about these six bits, and
+//! can be redeemed in the period in which it was issued and the next one. Window scale, SACK, our
+//! extension and ECN find room only in the timestamp that the peer echoes, in the low 7 bits of the
+//! millisecond clock; without timestamps they are not offered. A peer can lie about these bits, and
 //! harms nobody but itself.
 
 use std::hash::Hasher;
@@ -16,7 +16,7 @@ use super::demux::Key;
 use super::secrets::{Secrets, low_half, write_key};
 use super::time_wait::timestamp_clock;
 use crate::config::Config;
-use crate::connection::{Negotiated, own_extension, window_shift};
+use crate::connection::{Negotiated, is_ecn_setup, own_extension, window_shift};
 use crate::timestamp::Timestamp;
 use crate::wire::{
     Extension, FEATURE_CRC32C, Flags, Header, MAX_WINDOW_SCALE, Options, Segment, SeqNumber,
@@ -41,7 +41,8 @@ mod bits {
     pub(super) const SHIFT: u32 = 0b1111;
     pub(super) const SACK: u32 = 1 << 4;
     pub(super) const EXTENSION: u32 = 1 << 5;
-    pub(super) const ALL: u32 = 0b11_1111;
+    pub(super) const ECN: u32 = 1 << 6;
+    pub(super) const ALL: u32 = 0b111_1111;
 }
 
 /// Where and when a cookie is baked or tasted.
@@ -63,12 +64,13 @@ impl Oven<'_> {
             .unwrap_or(0);
         let cookie = self.cookie(now, 0, syn.header.seq, mss_index);
 
+        let mut flags = Flags::SYN | Flags::ACK;
         let mut options = Options {
             mss: Some(self.config.mss),
             ..Options::default()
         };
         if let (true, Some(theirs)) = (self.config.timestamps, offered.timestamps) {
-            let state = self.remember(offered);
+            let state = self.remember(&syn.header);
             let clock = timestamp_clock(now, self.timestamp_offset());
             // Never ahead of the clock, or PAWS would reject what follows (RFC 7323 §5.3).
             let tsval = clock.wrapping_sub(clock.wrapping_sub(state) & bits::ALL);
@@ -80,13 +82,16 @@ impl Oven<'_> {
                 (state & bits::SHIFT != bits::SHIFT).then(|| window_shift(self.config));
             options.sack_permitted = state & bits::SACK != 0;
             options.extension = (state & bits::EXTENSION != 0).then(|| own_extension(self.config));
+            if state & bits::ECN != 0 {
+                flags |= Flags::ECE;
+            }
         }
         Header {
             src_port: syn.header.dst_port,
             dst_port: syn.header.src_port,
             seq: cookie,
             ack: syn.header.seq + 1,
-            flags: Flags::SYN | Flags::ACK,
+            flags,
             window: u16::try_from(self.config.receive_buffer).unwrap_or(u16::MAX),
             options,
         }
@@ -137,6 +142,7 @@ impl Oven<'_> {
                 ack_delay_ms: UNKNOWN_ACK_DELAY_MS,
                 token: None,
             }),
+            ecn: self.config.ecn && state & bits::ECN != 0,
         };
         Some((cookie, negotiated))
     }
@@ -146,8 +152,9 @@ impl Oven<'_> {
         self.secrets.timestamp_offset(self.key)
     }
 
-    /// The six bits for what both sides want.
-    fn remember(&self, offered: &Options) -> u32 {
+    /// The seven bits for what both sides want.
+    fn remember(&self, syn: &Header) -> u32 {
+        let offered = &syn.options;
         let shift = offered.window_scale.filter(|_| self.config.window_scaling);
         let mut state = shift.map_or(bits::SHIFT, |shift| u32::from(shift.min(MAX_WINDOW_SCALE)));
         if self.config.sack && offered.sack_permitted {
@@ -157,6 +164,9 @@ impl Oven<'_> {
         let is_known = |theirs: Extension| theirs.offers(FEATURE_CRC32C);
         if self.config.extension && offered.extension.is_some_and(is_known) {
             state |= bits::EXTENSION;
+        }
+        if self.config.ecn && is_ecn_setup(syn.flags) {
+            state |= bits::ECN;
         }
         state
     }
@@ -380,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_timestamp_is_at_most_64_ms_behind_and_never_ahead_of_the_clock() {
+    fn the_timestamp_is_at_most_127_ms_behind_and_never_ahead_of_the_clock() {
         let config = Config::default();
         let (secrets, key) = (secrets(), key());
         let offset = secrets.timestamp_offset(&key);
@@ -392,7 +402,7 @@ mod tests {
                 .unwrap()
                 .tsval;
             assert!(
-                timestamp_clock(now, offset).wrapping_sub(tsval) < 64,
+                timestamp_clock(now, offset).wrapping_sub(tsval) < 128,
                 "{millis}"
             );
         }

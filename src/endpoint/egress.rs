@@ -82,7 +82,7 @@ impl Endpoint {
             let departure = Departure {
                 remote: slot.remote,
                 local_ip: slot.source_ip,
-                ecn: None,
+                ecn: transmit.ecn,
                 len: transmit.len,
                 segment_size: transmit.segment_size,
                 segments: transmit.segments,

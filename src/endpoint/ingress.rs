@@ -12,7 +12,7 @@ use super::listen::Listener;
 use super::slot::{Handle, Origin};
 use super::stateless::{Answer, reset_for};
 use super::time_wait::{Verdict, is_newer_incarnation};
-use super::{Arrival, Ecn, Endpoint, Opening};
+use super::{Arrival, Endpoint, Opening};
 use crate::connection::{State, TimeWaitRecord};
 use crate::tap::Direction;
 use crate::timestamp::Timestamp;
@@ -223,9 +223,7 @@ impl Endpoint {
             budget.on_received(incoming.datagram.len());
         }
         slot.local_ip = incoming.arrival.local_ip.or(slot.local_ip);
-        if incoming.arrival.ecn == Some(Ecn::Ce) {
-            slot.connection.on_congestion_mark();
-        }
+        slot.connection.note_mark(incoming.arrival.ecn);
         // The payload lies inside the train's buffer too: no reference count per segment.
         slot.connection
             .handle_segment(now, segment, incoming.arrival.bytes);
@@ -263,6 +261,7 @@ impl Endpoint {
                 let opening = incoming.opening(listener);
                 let index = self.on_cookie(now, opening, incoming.segment)?;
                 let slot = self.slots.get_mut(index)?;
+                slot.connection.note_mark(incoming.arrival.ecn);
                 slot.connection
                     .handle_segment(now, incoming.segment, incoming.arrival.bytes);
                 return Some(index);

@@ -61,6 +61,7 @@ use self::time_wait::TimeWaitTable;
 use self::timers::{ReadyQueue, TimerQueue};
 use crate::config::Config;
 use crate::connection::{Connection, Event, State};
+pub use crate::ecn::Ecn;
 use crate::error::ConnectionError;
 use crate::stats::EndpointStats;
 use crate::tap::{Direction, Tap, TappedSegment};
@@ -72,18 +73,6 @@ use crate::wire::SeqNumber;
 pub struct EndpointLocal {
     /// The address that it is bound to; its family decides which peers can be reached.
     pub addr: SocketAddr,
-}
-
-/// Congestion marks of RFC 3168 §5 in the IP header; a datagram without one is not ECN-capable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Ecn {
-    /// ECN-capable transport, codepoint 01.
-    Ect1,
-    /// ECN-capable transport, codepoint 10.
-    Ect0,
-    /// Congestion experienced, codepoint 11.
-    Ce,
 }
 
 /// Datagrams that arrived together from one address.

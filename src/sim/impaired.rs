@@ -93,7 +93,8 @@ impl Direction {
             ..
         } = self;
         let (remote, local_ip, ecn) = (parcel.remote, parcel.local_ip, parcel.ecn);
-        link.send_train(now, parcel.bytes, parcel.stride, |at, bytes, stride| {
+        let (bytes, stride) = (parcel.bytes, parcel.stride);
+        link.send_train(now, bytes, stride, ecn, |at, bytes, stride, ecn| {
             if *total >= WAITING_LIMIT {
                 *overflows += 1;
                 return;

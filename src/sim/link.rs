@@ -1,7 +1,7 @@
 //! `Link`: one direction of a simulated path, datagram in, deliveries out.
 //!
-//! A datagram passes, in this order: the blackouts and the scripted drops, the MTU, the queue
-//! (drop-tail), the transmitter (rate or trace), the wire (random and burst loss, corruption, duplication),
+//! A datagram passes, in this order: the blackouts, what drops marks, and the scripted drops, the MTU, the queue
+//! (drop-tail, marks), the transmitter (rate or trace), the wire (random and burst loss, corruption, duplication),
 //! the delay with its jitter and spikes, and possibly a detour (reordering). Only a detour changes the order;
 //! jitter alone never does.
 //!
@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::ecn::Ecn;
 use crate::sim::rng::Rng;
 use crate::timestamp::Timestamp;
 
-pub use self::config::{LinkConfig, LinkConfigBuilder};
+pub use self::config::{LinkConfig, LinkConfigBuilder, MarkTreatment};
 pub use self::trace::{RateTrace, RateTraceError};
 
 /// What a [`Link`] has done so far; every datagram sent is counted under `delivered` or under
@@ -44,8 +45,12 @@ pub struct LinkStats {
     pub dropped_mtu: u64,
     /// Datagrams dropped during a blackout.
     pub dropped_blackout: u64,
+    /// Datagrams dropped because they were marked.
+    pub dropped_marked: u64,
     /// Datagrams dropped by number.
     pub dropped_scripted: u64,
+    /// Datagrams that the queue has marked "congestion experienced".
+    pub marked: u64,
     /// Datagrams delivered twice.
     pub duplicated: u64,
     /// Datagrams delayed so that later ones may overtake them.
@@ -75,6 +80,8 @@ pub struct Delivery {
     pub at: Timestamp,
     /// Its bytes, possibly corrupted.
     pub datagram: Bytes,
+    /// The mark in its IP header.
+    pub ecn: Option<Ecn>,
 }
 
 /// What becomes of one datagram: nothing, one delivery or two.
@@ -192,16 +199,26 @@ impl Link {
         }
     }
 
-    /// Sends a datagram into the link; `now` never goes backwards. Deliveries may be later than those
-    /// of datagrams sent afterwards.
+    /// Sends a datagram without a mark into the link; `now` never goes backwards. Deliveries may be later than
+    /// those of datagrams sent afterwards.
     pub fn send(&mut self, now: Timestamp, datagram: Bytes) -> Deliveries {
+        self.send_marked(now, datagram, None)
+    }
+
+    /// Sends a datagram with a mark in its IP header into the link, else as [`send`](Self::send).
+    pub fn send_marked(&mut self, now: Timestamp, datagram: Bytes, ecn: Option<Ecn>) -> Deliveries {
         let number = self.stats.sent;
         self.stats.sent += 1;
         let len = datagram.len();
         let draw = self.draw();
-        let Some(departure) = self.admit(now, number, len) else {
+        if ecn.is_some() && self.config.marks == MarkTreatment::Drop {
+            self.stats.dropped_marked += 1;
+            return Deliveries::default();
+        }
+        let Some((departure, is_crowded)) = self.admit(now, number, len) else {
             return Deliveries::default();
         };
+        let ecn = self.mark(ecn, is_crowded);
         if draw.is_lost {
             self.stats.lost_random += 1;
             return Deliveries::default();
@@ -231,19 +248,21 @@ impl Link {
         let copy = draw.is_duplicated.then(|| Delivery {
             at,
             datagram: datagram.clone(),
+            ecn,
         });
         self.stats.duplicated += u64::from(copy.is_some());
-        Deliveries([Some(Delivery { at, datagram }), copy])
+        Deliveries([Some(Delivery { at, datagram, ecn }), copy])
     }
 
     /// Sends a train of datagrams, `stride` bytes each but for the last, and passes on what arrives as
-    /// `deliver(at, bytes, stride)`: trains stay whole where the configuration treats all alike.
+    /// `deliver(at, bytes, stride, ecn)`: trains stay whole where the configuration treats all alike.
     pub(crate) fn send_train(
         &mut self,
         now: Timestamp,
         train: Bytes,
         stride: usize,
-        mut deliver: impl FnMut(Timestamp, Bytes, usize),
+        ecn: Option<Ecn>,
+        mut deliver: impl FnMut(Timestamp, Bytes, usize, Option<Ecn>),
     ) {
         let stride = stride.clamp(1, train.len().max(1));
         if self.config.is_uniform() {
@@ -254,15 +273,15 @@ impl Link {
                 return;
             }
             self.count_train(train.len(), stride);
-            deliver(now + self.config.delay, train, stride);
+            deliver(now + self.config.delay, train, stride, ecn);
             return;
         }
         let mut rest = train;
         loop {
             let datagram = rest.split_to(stride.min(rest.len()));
             let len = datagram.len();
-            for delivery in self.send(now, datagram) {
-                deliver(delivery.at, delivery.datagram, len.max(1));
+            for delivery in self.send_marked(now, datagram, ecn) {
+                deliver(delivery.at, delivery.datagram, len.max(1), delivery.ecn);
             }
             if rest.is_empty() {
                 return;
@@ -320,9 +339,21 @@ impl Link {
         }
     }
 
+    /// Returns the mark that a datagram leaves the queue with.
+    fn mark(&mut self, ecn: Option<Ecn>, is_crowded: bool) -> Option<Ecn> {
+        let is_marked = is_crowded && matches!(ecn, Some(Ecn::Ect0 | Ecn::Ect1));
+        self.stats.marked += u64::from(is_marked);
+        match self.config.marks {
+            MarkTreatment::Clear => None,
+            MarkTreatment::Spoil => Some(Ecn::Ce),
+            MarkTreatment::Keep | MarkTreatment::Drop if is_marked => Some(Ecn::Ce),
+            MarkTreatment::Keep | MarkTreatment::Drop => ecn,
+        }
+    }
+
     /// Passes a datagram through everything before the wire; returns when its last byte has left the
-    /// transmitter.
-    fn admit(&mut self, now: Timestamp, number: u64, len: usize) -> Option<Timestamp> {
+    /// transmitter, and whether the queue was longer than it should be.
+    fn admit(&mut self, now: Timestamp, number: u64, len: usize) -> Option<(Timestamp, bool)> {
         if self.is_down(now) {
             self.stats.dropped_blackout += 1;
             return None;
@@ -336,7 +367,7 @@ impl Link {
             return None;
         }
         if self.config.rate.is_none() && self.config.trace.is_none() {
-            return Some(now);
+            return Some((now, false));
         }
         while let Some(&(departure, bytes)) = self.queue.front() {
             if departure > now {
@@ -357,10 +388,18 @@ impl Link {
             self.stats.dropped_queue += 1;
             return None;
         }
+        let is_crowded = self
+            .config
+            .mark_bytes
+            .is_some_and(|limit| self.queued_bytes > limit)
+            || self
+                .config
+                .mark_delay
+                .is_some_and(|limit| self.busy_until.saturating_since(now) > limit);
         self.busy_until = self.departure(now, len);
         self.queue.push_back((self.busy_until, len));
         self.queued_bytes += len;
-        Some(self.busy_until)
+        Some((self.busy_until, is_crowded))
     }
 
     /// Returns when the last byte of what is admitted now leaves the transmitter.

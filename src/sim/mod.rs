@@ -30,8 +30,8 @@ mod transport;
 
 pub use self::impaired::Impaired;
 pub use self::link::{
-    Deliveries, Delivery, Link, LinkConfig, LinkConfigBuilder, LinkQueue, LinkStats, RateTrace,
-    RateTraceError,
+    Deliveries, Delivery, Link, LinkConfig, LinkConfigBuilder, LinkQueue, LinkStats, MarkTreatment,
+    RateTrace, RateTraceError,
 };
 pub use self::rng::Rng;
 pub use self::transport::{SimNetwork, SimTransport, pair};

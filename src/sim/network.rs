@@ -7,6 +7,7 @@
 
 #![allow(
     unreachable_pub,
+    unnameable_types,
     clippy::exhaustive_enums,
     clippy::exhaustive_structs,
     reason = "public only within `internals`, which some builds leave out and semver does not bind"
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::ecn::Ecn;
 use crate::sim::edges::EdgeWatch;
 use crate::sim::link::{Link, LinkConfig, LinkStats};
 use crate::sim::rng::Rng;
@@ -37,8 +39,8 @@ const SEND_BUFFER: usize = 65_536;
 
 /// A sans-IO participant with the applications on top of it.
 pub trait Node: fmt::Debug {
-    /// Takes in datagrams of `stride` bytes, the last may be shorter, that arrived together.
-    fn handle_train(&mut self, now: Timestamp, from: SocketAddr, train: &Bytes, stride: usize);
+    /// Takes in datagrams that arrived together.
+    fn handle_train(&mut self, now: Timestamp, from: SocketAddr, train: &Train);
     /// Is called when [`poll_timeout`](Self::poll_timeout) has come, possibly later, possibly for
     /// nothing.
     fn handle_timeout(&mut self, now: Timestamp);
@@ -71,6 +73,17 @@ pub trait Node: fmt::Debug {
     fn describe(&self, datagram: &[u8]) -> String;
 }
 
+/// Datagrams of `stride` bytes, the last may be shorter, with the same mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Train {
+    /// Their bytes, one behind the other.
+    pub bytes: Bytes,
+    /// Bytes per datagram.
+    pub stride: usize,
+    /// The mark in their IP headers.
+    pub ecn: Option<Ecn>,
+}
+
 /// What a node sends: datagrams of `segment_size` bytes, the last may be shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outgoing {
@@ -80,6 +93,8 @@ pub struct Outgoing {
     pub len: usize,
     /// Bytes per datagram.
     pub segment_size: usize,
+    /// The mark in their IP headers.
+    pub ecn: Option<Ecn>,
 }
 
 /// What the applications of a node did.
@@ -168,6 +183,7 @@ struct Parcel {
     source: SocketAddr,
     to: usize,
     datagram: Bytes,
+    ecn: Option<Ecn>,
 }
 
 /// How the drivers of this world behave, drawn from the seed.
@@ -367,6 +383,7 @@ impl<N: Node> Network<N> {
             source,
             to,
             datagram,
+            ecn,
         } = first;
         let stride = datagram.len().max(1);
         let mut train = vec![datagram];
@@ -375,7 +392,7 @@ impl<N: Node> Network<N> {
                 break;
             };
             let fits = next.datagram.len() <= stride && !next.datagram.is_empty();
-            if (next.from, next.source, next.to) != (from, source, to) || !fits {
+            if (next.from, next.source, next.to, next.ecn) != (from, source, to, ecn) || !fits {
                 break;
             }
             let parcel = self.in_flight.pop_due(self.now);
@@ -389,7 +406,8 @@ impl<N: Node> Network<N> {
             _ => Bytes::from(train.concat()),
         };
         if let Some(slot) = self.slots.get_mut(to) {
-            slot.node.handle_train(self.now, source, &bytes, stride);
+            let train = Train { bytes, stride, ecn };
+            slot.node.handle_train(self.now, source, &train);
         }
         to
     }
@@ -461,7 +479,7 @@ impl<N: Node> Network<N> {
             let Some(link) = self.links.get_mut(&(from, to)) else {
                 continue;
             };
-            let deliveries = link.send(self.now, datagram);
+            let deliveries = link.send_marked(self.now, datagram, outgoing.ecn);
             if deliveries == super::Deliveries::default() {
                 self.note(from, || "  (lost)".to_owned());
             }
@@ -474,6 +492,7 @@ impl<N: Node> Network<N> {
                         source,
                         to,
                         datagram,
+                        ecn: delivery.ecn,
                     },
                 );
             }

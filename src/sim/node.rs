@@ -15,10 +15,11 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::connection::{Connection, OpenParams, State};
+use crate::ecn::Ecn;
 use crate::endpoint::{Arrival, ConnectionId, Endpoint, EndpointEvent, EndpointLocal, Secrets};
 use crate::error::EndpointError;
 use crate::sim::application::{Application, Plan};
-use crate::sim::network::{Activity, Node, Outgoing};
+use crate::sim::network::{Activity, Node, Outgoing, Train};
 use crate::sim::rng::Rng;
 use crate::timestamp::Timestamp;
 use crate::wire::{Flags, Segment};
@@ -74,7 +75,7 @@ impl ConnectionNode {
         &self.application
     }
 
-    fn handle_datagram(&mut self, now: Timestamp, datagram: &Bytes) {
+    fn handle_datagram(&mut self, now: Timestamp, datagram: &Bytes, ecn: Option<Ecn>) {
         let Ok(segment) = Segment::decode(datagram) else {
             return;
         };
@@ -91,7 +92,10 @@ impl ConnectionNode {
             return;
         }
         match &mut self.connection {
-            Some(connection) => connection.handle_segment(now, &segment, datagram),
+            Some(connection) => {
+                connection.note_mark(ecn);
+                connection.handle_segment(now, &segment, datagram);
+            }
             None if flags.contains(Flags::SYN)
                 && !flags.intersects(Flags::ACK | Flags::RST | Flags::FIN) =>
             {
@@ -105,14 +109,14 @@ impl ConnectionNode {
 }
 
 impl Node for ConnectionNode {
-    fn handle_train(&mut self, now: Timestamp, from: SocketAddr, train: &Bytes, stride: usize) {
+    fn handle_train(&mut self, now: Timestamp, from: SocketAddr, train: &Train) {
         if from != self.peer {
             return;
         }
-        let mut rest = train.clone();
+        let mut rest = train.bytes.clone();
         while !rest.is_empty() {
-            let datagram = rest.split_to(stride.clamp(1, rest.len()));
-            self.handle_datagram(now, &datagram);
+            let datagram = rest.split_to(train.stride.clamp(1, rest.len()));
+            self.handle_datagram(now, &datagram, train.ecn);
         }
     }
 
@@ -140,6 +144,7 @@ impl Node for ConnectionNode {
             to: self.peer,
             len: transmit.len,
             segment_size: transmit.segment_size,
+            ecn: transmit.ecn,
         })
     }
 
@@ -369,13 +374,13 @@ impl EndpointNode {
 }
 
 impl Node for EndpointNode {
-    fn handle_train(&mut self, now: Timestamp, from: SocketAddr, train: &Bytes, stride: usize) {
+    fn handle_train(&mut self, now: Timestamp, from: SocketAddr, train: &Train) {
         let arrival = Arrival {
             remote: from,
             local_ip: None,
-            ecn: None,
-            bytes: train,
-            stride,
+            ecn: train.ecn,
+            bytes: &train.bytes,
+            stride: train.stride,
         };
         self.endpoint.handle_arrival(now, &arrival);
     }
@@ -399,6 +404,7 @@ impl Node for EndpointNode {
             to: departure.remote,
             len: departure.len,
             segment_size: departure.segment_size,
+            ecn: departure.ecn,
         })
     }
 

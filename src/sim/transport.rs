@@ -275,8 +275,12 @@ impl Inbox {
                 Stage::Downlink => {
                     let (from, ecn) = (train.from, train.ecn);
                     let mut arrivals = Vec::new();
-                    self.down
-                        .send_train(at, train.bytes, train.stride, |at, bytes, stride| {
+                    self.down.send_train(
+                        at,
+                        train.bytes,
+                        train.stride,
+                        ecn,
+                        |at, bytes, stride, ecn| {
                             arrivals.push((
                                 at,
                                 Train {
@@ -286,7 +290,8 @@ impl Inbox {
                                     stride,
                                 },
                             ));
-                        });
+                        },
+                    );
                     for (at, train) in arrivals {
                         self.put_transit(at, Stage::Arrival, train);
                     }
@@ -398,7 +403,8 @@ impl SimTransport {
             now,
             gather(transmit.contents, len),
             stride,
-            |at, bytes, stride| {
+            ecn,
+            |at, bytes, stride, ecn| {
                 let train = Train {
                     from,
                     ecn,

@@ -70,6 +70,11 @@ fn observe_connection(key: &str, connection: &Connection) -> Result<String, Stri
         "unacceptable" => stats.segments_unacceptable,
         "unsent_acks" => stats.acks_of_unsent_data,
         "challenges" => stats.challenge_acks,
+        "echoes" => stats.ecn_reductions,
+        "marked" => stats.ecn_segments_marked,
+        "ce" => stats.ecn_ce,
+        "ect" => stats.ecn_ect,
+        "unmarked" => stats.ecn_unmarked,
         _ => return observe_other(key, connection),
     };
     Ok(number.to_string())
@@ -80,6 +85,7 @@ fn observe_other(key: &str, connection: &Connection) -> Result<String, String> {
     let duration = |value: Option<Duration>| Ok(value.map_or("none".into(), time));
     match key {
         "state" => Ok(state(connection.state()).into()),
+        "ecn" => Ok(format!("{:?}", stats.ecn)),
         "error" => Ok(connection.error().map_or("none", error).into()),
         "finished" => Ok(match connection.finish_status() {
             Ok(true) => "yes".into(),

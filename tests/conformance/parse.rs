@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use reliable_udp::Config;
 use reliable_udp::internals::wire::Flags;
+use reliable_udp::{Config, Ecn};
 
 use super::settings::Settings;
 
@@ -131,6 +131,8 @@ pub(crate) struct Spec {
     pub(crate) sack_permitted: Option<bool>,
     /// Urgent pointer.
     pub(crate) urgent: Option<u16>,
+    /// The mark in the IP header.
+    pub(crate) mark: Field<Ecn>,
 }
 
 /// Reads a whole table.
@@ -286,6 +288,9 @@ fn segments(text: &str) -> Result<Vec<Spec>, String> {
             "sackok" => spec.sack_permitted = Some(true),
             "nosackok" => spec.sack_permitted = Some(false),
             "urg" => spec.urgent = Some(number(value()?)?),
+            "ect" => spec.mark = Field::Is(Ecn::Ect0),
+            "ce" => spec.mark = Field::Is(Ecn::Ce),
+            "unmarked" => spec.mark = Field::Absent,
             _ => return Err(format!("unknown field `{word}`")),
         }
     }

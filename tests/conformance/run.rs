@@ -11,7 +11,7 @@ use reliable_udp::internals::wire::{
 use reliable_udp::internals::{
     Arrival, Connection, ConnectionId, Endpoint, EndpointEvent, ReadError,
 };
-use reliable_udp::{Config, Timestamp};
+use reliable_udp::{Config, Ecn, Timestamp};
 
 use super::observe;
 use super::parse::{Action, Case, Line, Spec};
@@ -39,6 +39,7 @@ struct Sent {
     at: Duration,
     header: Header,
     len: u32,
+    mark: Option<Ecn>,
 }
 
 /// Runs a case to its end; after a failure goes on without judging, for the trace.
@@ -153,13 +154,14 @@ impl<'a> Machine<'a> {
                 .iter()
                 .try_for_each(|spec| self.expect_sent(line.at, spec)),
             Action::Arrives(specs) => specs.iter().try_for_each(|spec| {
-                self.inject(&self.encode(spec), 0);
+                self.inject(&self.encode(spec), 0, spec.mark.value());
                 self.drain()
             }),
             Action::ArriveTogether(specs) => {
                 let train: Vec<Bytes> = specs.iter().map(|spec| self.encode(spec)).collect();
                 let stride = train.first().map_or(0, Bytes::len);
-                self.inject(&Bytes::from(train.concat()), stride);
+                let mark = specs.first().and_then(|spec| spec.mark.value());
+                self.inject(&Bytes::from(train.concat()), stride, mark);
                 self.drain()
             }
             Action::Expect(pairs) => pairs.iter().try_for_each(|(key, value)| {
@@ -208,7 +210,7 @@ impl<'a> Machine<'a> {
         let mut buf = vec![0; 65_536];
         while let Some(departure) = self.endpoint.poll_transmit(self.now, 64, &mut buf) {
             for bytes in buf[..departure.len].chunks(departure.segment_size) {
-                self.take_sent(bytes)?;
+                self.take_sent(bytes, departure.ecn)?;
             }
         }
         while let Some(event) = self.endpoint.poll_event() {
@@ -220,7 +222,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn take_sent(&mut self, bytes: &[u8]) -> Result<(), String> {
+    fn take_sent(&mut self, bytes: &[u8], mark: Option<Ecn>) -> Result<(), String> {
         let segment = Segment::decode(bytes).map_err(|error| error.to_string())?;
         if segment.integrity().is_none() {
             return Err("a segment without a valid check".into());
@@ -255,6 +257,7 @@ impl<'a> Machine<'a> {
             at: self.elapsed(),
             header,
             len,
+            mark,
         };
         self.note(format_args!("{}", show(&sent)));
         self.sent.push_back(sent);
@@ -319,6 +322,10 @@ impl<'a> Machine<'a> {
         if spec.timestamps.is_unlike(seen.as_ref()) {
             check("ts", format!("{:?}", spec.timestamps), format!("{seen:?}"));
         }
+        if spec.mark.is_unlike(sent.mark.as_ref()) {
+            let seen = format!("{:?}", sent.mark);
+            check("mark", format!("{:?}", spec.mark), seen);
+        }
         if spec.mss.is_unlike(options.mss.as_ref()) {
             check(
                 "mss",
@@ -344,11 +351,11 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn inject(&mut self, datagrams: &Bytes, stride: usize) {
+    fn inject(&mut self, datagrams: &Bytes, stride: usize, mark: Option<Ecn>) {
         let arrival = Arrival {
             remote: peer(),
             local_ip: None,
-            ecn: None,
+            ecn: mark,
             bytes: datagrams,
             stride,
         };
@@ -568,6 +575,9 @@ fn show(sent: &Sent) -> String {
     }
     if options.sack_permitted {
         text.push_str(" sackok");
+    }
+    if sent.mark.is_some() {
+        text.push_str(" ect");
     }
     text
 }

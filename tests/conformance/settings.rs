@@ -9,6 +9,7 @@ use super::parse::{millis, number, switch};
 
 /// The settings of a case: our configuration, and what is fixed about the peer.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "what a handshake agrees on")]
 pub(crate) struct Settings {
     /// Ours.
     pub(crate) builder: ConfigBuilder,
@@ -19,6 +20,7 @@ pub(crate) struct Settings {
     /// The window field of the peer's segments that name none.
     pub(crate) window: u16,
     mss: u16,
+    ecn: bool,
     sack: bool,
     timestamps: bool,
     window_scaling: bool,
@@ -41,6 +43,7 @@ impl Default for Settings {
             .timestamps(false)
             .window_scaling(false)
             .extension(false)
+            .ecn(false)
             .receive_buffer(65_535);
         Self {
             builder,
@@ -48,6 +51,7 @@ impl Default for Settings {
             irs: 0,
             window: 65_535,
             mss: 1_000,
+            ecn: false,
             sack: false,
             timestamps: false,
             window_scaling: false,
@@ -92,6 +96,10 @@ impl Settings {
             "mss" => {
                 self.mss = number(value)?;
                 builder.mss(self.mss)
+            }
+            "ecn" => {
+                self.ecn = switch(value)?;
+                builder.ecn(self.ecn)
             }
             "sack" => {
                 self.sack = switch(value)?;
@@ -176,20 +184,25 @@ impl Settings {
                 String::new()
             }
         };
+        let (syn, syn_ack) = if self.ecn {
+            ("SYN,ECE,CWR", "SYN,ACK,ECE")
+        } else {
+            ("SYN", "SYN,ACK")
+        };
         match role {
             "active" => Ok(vec![
                 "0 connect".into(),
-                format!("0 > SYN {iss}"),
+                format!("0 > {syn} {iss}"),
                 format!(
-                    "{rtt} < SYN,ACK {irs} ack {una} {options}{}",
+                    "{rtt} < {syn_ack} {irs} ack {una} {options}{}",
                     stamp(1_000 + rtt_millis, 0)
                 ),
                 format!("{rtt} > ACK {una} ack {nxt}"),
             ]),
             "passive" => Ok(vec![
                 "0 listen".into(),
-                format!("0 < SYN {irs} {options}{}", stamp(1_000, 0)),
-                format!("0 > SYN,ACK {iss} ack {nxt}"),
+                format!("0 < {syn} {irs} {options}{}", stamp(1_000, 0)),
+                format!("0 > {syn_ack} {iss} ack {nxt}"),
                 format!(
                     "{rtt} < ACK {nxt} ack {una}{}",
                     stamp(1_000 + rtt_millis, 0)

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::loss::{Evidence, Verdict, detect};
 use super::losses::Losses;
-use super::prr::{Prr, PrrAck};
 use super::rack::{AckRound, DeliveryTime};
 use super::scoreboard::Piece;
 use super::tlp::{ProbeAck, Tlp};
@@ -72,7 +71,7 @@ pub(super) struct Delivery {
     /// Whether something was delivered that was sent once only.
     pub(super) has_original: bool,
     /// Whether it answers a tail loss probe.
-    answers_probe: bool,
+    pub(super) answers_probe: bool,
     /// RTT sample.
     sample: Option<Duration>,
     /// RTT of the newest segment delivered.
@@ -117,6 +116,7 @@ impl Recovery {
         if delivery.made_progress() {
             self.validate_window(now);
         }
+        let has_echo = self.take_echo(arrival, &delivery);
         self.update_reordering(arrival);
         let repaired = self.take_probe_answer(arrival, &delivery);
         let is_cwnd_limited = self.usage.is_limited(self.cwnd());
@@ -126,7 +126,10 @@ impl Recovery {
         } else {
             self.react(now, &delivery) || self.answer_repair(now, repaired)
         };
-        if delivery.delivered > 0 || delivery.made_progress() || arrival.ecn_echo {
+        if has_echo && !has_ended {
+            self.answer_echo(now, &delivery);
+        }
+        if delivery.delivered > 0 || delivery.made_progress() || has_echo {
             let event = Acked {
                 now,
                 bytes: delivery.acked,
@@ -138,15 +141,19 @@ impl Recovery {
                 prior_in_flight,
                 in_flight: self.pipe(),
                 is_cwnd_limited,
-                in_recovery: self.is_in_recovery() && !has_ended,
+                in_recovery: self.is_reducing() && !has_ended,
                 after_timeout: matches!(self.phase, Phase::Loss { .. }),
-                ecn_echo: arrival.ecn_echo,
+                ecn_echo: has_echo,
             };
             self.controller.on_acked(&event);
         }
         if has_ended {
             self.exit_recovery(now);
-        } else {
+            if has_echo {
+                self.answer_echo(now, &delivery);
+            }
+        }
+        if !has_ended || has_echo {
             let is_safe = delivery.made_progress() && self.rate.lost() == prior_lost;
             self.reduce_rate(now, &delivery, is_safe);
         }
@@ -180,7 +187,9 @@ impl Recovery {
             echoed: None,
             ..advanced
         };
+        let ecn = &mut self.ecn;
         let mut on_delivered = |piece: &Piece, time: &DeliveryTime| {
+            ecn.on_delivered(piece);
             rate.on_delivered(&piece.snapshot);
             newest.on_delivered(piece);
             if let Some(rack) = rack {
@@ -326,6 +335,7 @@ impl Recovery {
         };
         self.counters.tlp_repair_count += 1;
         self.episode = None;
+        self.ecn.on_reduced(self.snd_nxt());
         self.controller.on_recovery_entered(&RecoveryEntered {
             now,
             flight_size,
@@ -352,13 +362,21 @@ impl Recovery {
             Verdict::Nothing
         };
         match self.phase {
-            Phase::Open => {
+            Phase::Open | Phase::Cwr { .. } => {
                 let by_count = verdict != Verdict::Nothing && self.may_enter_recovery();
                 if by_count {
                     self.mark(now, verdict);
                 }
                 let by_time = self.mark_by_time(now);
-                if by_count || by_time || self.owes_episode {
+                let is_loss = by_count || by_time || self.owes_episode;
+                if let Phase::Cwr { recovery_point, .. } = self.phase
+                    && snd_una >= recovery_point
+                {
+                    // A loss is one of the next window.
+                    self.owes_episode = is_loss;
+                    return true;
+                }
+                if is_loss {
                     self.enter_recovery(now, delivery);
                 }
                 false
@@ -400,7 +418,7 @@ impl Recovery {
     /// Says whether there is reason enough not to wait for late segments where reordering was never seen
     /// (RFC 8985 §6.2, step 4).
     pub(super) fn is_loss_likely(&self) -> bool {
-        !matches!(self.phase, Phase::Open) || self.verdict() != Verdict::Nothing
+        !matches!(self.phase, Phase::Open | Phase::Cwr { .. }) || self.verdict() != Verdict::Nothing
     }
 
     fn verdict(&self) -> Verdict {
@@ -454,7 +472,14 @@ impl Recovery {
     }
 
     pub(super) fn enter_recovery(&mut self, now: Timestamp, delivery: &Delivery) {
+        if let Phase::Cwr { prr, .. } = &mut self.phase {
+            let prr = prr.take();
+            self.repair_within_reduction(prr);
+            return;
+        }
         let recovery_point = self.snd_nxt();
+        self.ecn.on_reduced(recovery_point);
+        self.note_first_flight_lost();
         self.counters.fast_recovery_count += 1;
         self.recover = Some(recovery_point);
         self.owes_retransmission = true;
@@ -473,12 +498,7 @@ impl Recovery {
         };
         self.limited_transmit = 0;
         self.controller.on_recovery_entered(&event);
-        // RFC 9937 §6.1
-        let sacked = self.scoreboard.sacked().bytes() + self.duplicates.held();
-        let sacked_before = sacked.saturating_sub(delivery.newly_sacked);
-        let outstanding = self.flight_size() + self.unanswered.bytes(now);
-        let recover_fs = outstanding.saturating_sub(sacked_before) + delivery.acked;
-        let prr = (self.prr && self.controller.uses_prr()).then(|| Prr::new(recover_fs));
+        let prr = self.begin_rate_reduction(now, delivery);
         self.phase = Phase::FastRecovery {
             recovery_point,
             prr,
@@ -491,11 +511,14 @@ impl Recovery {
     }
 
     fn exit_recovery(&mut self, now: Timestamp) {
+        let was_repairing = self.is_in_recovery();
         self.phase = Phase::Open;
-        self.duplicates.reset();
-        self.owes_retransmission = false;
-        self.owes_episode = self.rack.is_some() && self.scoreboard.has_lost();
-        self.on_episode_ended();
+        if was_repairing {
+            self.duplicates.reset();
+            self.owes_retransmission = false;
+            self.owes_episode = self.rack.is_some() && self.scoreboard.has_lost();
+            self.on_episode_ended();
+        }
         let in_flight = self.pipe();
         let resent = self.episode.as_ref().map_or(0, Episode::resent);
         let excess = self.usage.on_recovery_exited(resent);
@@ -514,21 +537,6 @@ impl Recovery {
         }
         if let Some(rack) = &mut self.rack {
             rack.on_recovery_exited();
-        }
-    }
-
-    /// RFC 9937 §6.2
-    fn reduce_rate(&mut self, now: Timestamp, delivery: &Delivery, is_safe: bool) {
-        let ack = PrrAck {
-            delivered: delivery.delivered,
-            in_flight: self.pipe() + self.unanswered.bytes(now),
-            ssthresh: self.cwnd(),
-            is_safe,
-            answers_probe: delivery.answers_probe,
-            mss: self.mss,
-        };
-        if let Phase::FastRecovery { prr: Some(prr), .. } = &mut self.phase {
-            prr.on_ack(&ack);
         }
     }
 

@@ -20,9 +20,11 @@
 //! never in silence.
 
 mod ack;
+mod before;
 mod counters;
 mod delivery_rate;
 mod duplicates;
+mod ecn;
 mod frto;
 mod loss;
 mod losses;
@@ -43,9 +45,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 pub use self::ack::{AckArrival, AckOutcome};
+use self::before::BeforeHandshake;
 use self::counters::RecoveryCounters;
 use self::delivery_rate::RateEstimator;
 use self::duplicates::Duplicates;
+pub use self::ecn::EcnSender;
 use self::frto::Frto;
 use self::pacer::{Pacer, window_rate};
 use self::prr::Prr;
@@ -59,8 +63,7 @@ use self::unanswered::Unanswered;
 use self::undo::Episode;
 use self::window_usage::WindowUsage;
 use crate::congestion::{
-    Acked, CongestionControl, CongestionController, ControllerParams, IdleRestart, RateSample,
-    RecoveryEntered, Sent, TimedOut,
+    CongestionControl, CongestionController, ControllerParams, IdleRestart, RateSample, Sent,
 };
 use crate::connection::Offset;
 use crate::{Config, Timestamp};
@@ -111,6 +114,14 @@ enum Phase {
         /// Governs what may be sent, unless switched off.
         prr: Option<Prr>,
     },
+    /// The window was reduced because of an echo (RFC 3168 §6.1.2), and nothing is lost: ends when
+    /// `recovery_point` is acknowledged.
+    Cwr {
+        /// `snd_nxt` when it began.
+        recovery_point: Offset,
+        /// Governs what may be sent, unless switched off.
+        prr: Option<Prr>,
+    },
     /// After a timeout, slow start; no fast recovery begins before `recovery_point` is acknowledged.
     Loss {
         /// `snd_nxt` when the timer expired.
@@ -154,6 +165,7 @@ pub struct Recovery {
     unanswered: Unanswered,
     duplicates: Duplicates,
     frto: Frto,
+    ecn: EcnSender,
     /// Bytes counted as delivered that are still in the scoreboard as unacknowledged: estimated from
     /// duplicate ACKs, or SACKed and taken back.
     counted_ahead: u64,
@@ -202,6 +214,7 @@ impl Recovery {
             unanswered: Unanswered::default(),
             duplicates: Duplicates::default(),
             frto: Frto::new(config.frto),
+            ecn: EcnSender::default(),
             counted_ahead: 0,
             phase: Phase::Open,
             recover: None,
@@ -360,7 +373,9 @@ impl Recovery {
         }
         let (cwnd, pipe) = (self.cwnd(), self.pipe());
         let allowed = match &self.phase {
-            Phase::FastRecovery { prr: Some(prr), .. } => prr.window().saturating_sub(pipe),
+            Phase::FastRecovery { prr: Some(prr), .. } | Phase::Cwr { prr: Some(prr), .. } => {
+                prr.window().saturating_sub(pipe)
+            }
             // RFC 3042 §2: what left the network may be replaced by new data, up to two segments, before a
             // loss is certain. With SACK it is `pipe` that decides (RFC 6675 §5, step 3.3): where reordering
             // makes the detector by time patient, much may be SACKed before anything is certain.
@@ -370,7 +385,7 @@ impl Recovery {
                     .min(limit.saturating_sub(self.flight_size()))
             }
             // RFC 6675 §5, steps 3.3 and C
-            Phase::FastRecovery { prr: None, .. } => {
+            Phase::FastRecovery { prr: None, .. } | Phase::Cwr { prr: None, .. } => {
                 let unanswered = self.unanswered.bytes(now);
                 cwnd.saturating_sub(pipe).max(unanswered)
             }
@@ -542,7 +557,9 @@ impl Recovery {
         allowed_before: u64,
         is_retransmit: bool,
     ) {
-        if let Phase::FastRecovery { prr: Some(prr), .. } = &mut self.phase {
+        if let Phase::FastRecovery { prr: Some(prr), .. } | Phase::Cwr { prr: Some(prr), .. } =
+            &mut self.phase
+        {
             prr.on_sent(bytes.saturating_sub(allowed_before));
         }
         self.pacer.on_sent(now, bytes, self.pacing_rate());
@@ -580,30 +597,6 @@ impl Recovery {
             self.counted_ahead <= self.scoreboard.unsacked(),
             "counted ahead"
         );
-    }
-}
-
-/// Stands in until the handshake is done and the real controller is made: one segment.
-#[derive(Debug)]
-struct BeforeHandshake;
-
-impl CongestionController for BeforeHandshake {
-    fn on_acked(&mut self, _event: &Acked) {}
-
-    fn on_recovery_entered(&mut self, _event: &RecoveryEntered) {}
-
-    fn on_timeout(&mut self, _event: &TimedOut) {}
-
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
-    fn cwnd(&self) -> u64 {
-        DEFAULT_MSS
-    }
-
-    fn ssthresh(&self) -> u64 {
-        u64::MAX
     }
 }
 

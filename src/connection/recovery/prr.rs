@@ -6,6 +6,10 @@
 //! recovery goes well, one segment more per ACK. Without SACK it works on the estimate that each
 //! duplicate ACK delivers one segment (RFC 9937 §3, `DeliveredData`).
 
+use super::ack::Delivery;
+use super::{Phase, Recovery};
+use crate::Timestamp;
+
 /// RFC 6928 §2
 const RESTART_SEGMENTS: u64 = 10;
 
@@ -92,6 +96,34 @@ impl Prr {
     /// Returns what may be in flight until the next ACK.
     pub const fn window(&self) -> u64 {
         self.window
+    }
+}
+
+impl Recovery {
+    /// Begins one, unless it is switched off here or by the controller (RFC 9937 §6.1).
+    pub(super) fn begin_rate_reduction(&self, now: Timestamp, delivery: &Delivery) -> Option<Prr> {
+        let sacked = self.scoreboard.sacked().bytes() + self.duplicates.held();
+        let sacked_before = sacked.saturating_sub(delivery.newly_sacked);
+        let outstanding = self.flight_size() + self.unanswered.bytes(now);
+        let recover_fs = outstanding.saturating_sub(sacked_before) + delivery.acked;
+        (self.prr && self.controller.uses_prr()).then(|| Prr::new(recover_fs))
+    }
+
+    /// RFC 9937 §6.2
+    pub(super) fn reduce_rate(&mut self, now: Timestamp, delivery: &Delivery, is_safe: bool) {
+        let ack = PrrAck {
+            delivered: delivery.delivered,
+            in_flight: self.pipe() + self.unanswered.bytes(now),
+            ssthresh: self.cwnd(),
+            is_safe,
+            answers_probe: delivery.answers_probe,
+            mss: self.mss,
+        };
+        if let Phase::FastRecovery { prr: Some(prr), .. } | Phase::Cwr { prr: Some(prr), .. } =
+            &mut self.phase
+        {
+            prr.on_ack(&ack);
+        }
     }
 }
 

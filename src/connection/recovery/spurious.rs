@@ -40,7 +40,7 @@ impl Recovery {
         {
             self.episode = None;
         }
-        let Some(episode) = &mut self.episode else {
+        let Some(episode) = (self.episode.as_mut()).filter(|episode| !episode.is_final()) else {
             return false;
         };
         let has_echo = self.timestamps && arrival.rtt_tsecr.is_some();
@@ -101,6 +101,7 @@ impl Recovery {
         if !was_timeout && let Some(rack) = &mut self.rack {
             rack.on_spurious_recovery();
         }
+        self.ecn.on_undone();
         self.counters.undo_count += 1;
         self.usage.forget_loss();
         let mut event = Undo::new(now, self.pipe());

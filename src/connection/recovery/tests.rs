@@ -15,7 +15,7 @@ mod window;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::congestion::{Lost, RecoveryExited, Undo};
+use crate::congestion::{Acked, Lost, RecoveryEntered, RecoveryExited, TimedOut, Undo};
 
 const MSS: u64 = 1_000;
 

@@ -49,6 +49,8 @@ impl Recovery {
 
         let recovery_point = self.snd_nxt();
         self.phase = Phase::Loss { recovery_point };
+        self.ecn.on_reduced(recovery_point);
+        self.ecn.on_flight_lost(snd_una, snd_nxt);
         self.recover = Some(recovery_point);
         self.owes_retransmission = true;
         self.owes_episode = false;
@@ -118,7 +120,7 @@ impl Recovery {
         }
         if self.mark_by_time(now) {
             self.owes_retransmission = true;
-            if matches!(self.phase, Phase::Open) {
+            if matches!(self.phase, Phase::Open | Phase::Cwr { .. }) {
                 self.enter_recovery(now, &Delivery::default());
             }
         } else {
@@ -182,8 +184,8 @@ impl Recovery {
             .rack
             .as_ref()
             .is_some_and(|rack| rack.deadline().is_some());
-        let is_quiet =
-            matches!(self.phase, Phase::Open) && !is_watched && !self.scoreboard.has_lost();
+        let is_undisturbed = matches!(self.phase, Phase::Open | Phase::Cwr { .. });
+        let is_quiet = is_undisturbed && !is_watched && !self.scoreboard.has_lost();
         let Some(tlp) = &mut self.tlp else {
             return;
         };

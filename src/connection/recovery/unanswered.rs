@@ -6,7 +6,7 @@
 //! would be half of what the batch has left of it, and how far the window falls would depend on
 //! how ACKs happened to be batched. And it is sent after the batch, beside what recovery allows.
 
-use super::{Phase, Recovery};
+use super::Recovery;
 use crate::Timestamp;
 
 /// New data that earlier ACKs of the present batch have allowed.
@@ -42,7 +42,7 @@ impl Recovery {
     /// Looks, before an ACK is processed, at what is still to be sent for the ones before it: of `waiting`
     /// bytes of new data that nothing but the congestion window holds back, whole segments.
     pub fn note_waiting(&mut self, now: Timestamp, waiting: u64) {
-        if matches!(self.phase, Phase::FastRecovery { .. }) {
+        if self.is_reducing() {
             // Until it is sent it remains what it was when the episode began.
             return;
         }

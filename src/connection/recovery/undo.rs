@@ -20,6 +20,8 @@ pub struct Episode {
     was_timeout: bool,
     /// When the first retransmission was made, and where it begins.
     first_retransmission: Option<(Timestamp, Offset)>,
+    /// A congestion echo has confirmed it: it is never taken back.
+    is_final: bool,
     /// Whether an ACK has advanced since the first retransmission.
     has_advanced: bool,
     retransmitted: RangeSet,
@@ -39,6 +41,7 @@ impl Episode {
         Self {
             was_timeout,
             first_retransmission: None,
+            is_final: false,
             has_advanced: false,
             retransmitted: RangeSet::new(),
             copies: 0,
@@ -46,6 +49,16 @@ impl Episode {
             reported: 0,
             expires: None,
         }
+    }
+
+    /// RFC 4015 §3, step 8: what an echo confirms is not taken back, however it began.
+    pub fn confirm(&mut self) {
+        self.is_final = true;
+    }
+
+    /// Says whether an echo has confirmed it.
+    pub const fn is_final(&self) -> bool {
+        self.is_final
     }
 
     /// `range` was sent again.

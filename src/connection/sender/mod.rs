@@ -18,6 +18,7 @@ pub use self::plan::Plan;
 use self::window::{Persist, SendWindow};
 use crate::connection::Offset;
 use crate::connection::recovery::{AckArrival, AckOutcome, Recovery, RecoveryStart};
+use crate::ecn::EcnState;
 use crate::{Config, Timestamp};
 
 /// Why nothing new goes out although something is waiting.
@@ -118,6 +119,33 @@ impl Sender {
         self.mss = start.mss;
         self.recovery.start(now, start);
         self.grow_buffer();
+    }
+
+    /// The handshake has agreed on this.
+    pub fn start_ecn(&mut self, state: EcnState) {
+        self.recovery.start_ecn(state);
+    }
+
+    /// Says whether what the plan sends is to leave as ECT(0): new data, but no retransmission (RFC 3168 §6.1.5),
+    /// window probe (§6.1.6) or FIN alone.
+    pub fn is_to_mark(&self, plan: &Plan) -> bool {
+        match plan {
+            Plan::New(range) => range.start < self.buffer.end() && self.recovery.marks_new_data(),
+            Plan::Retransmit(_) | Plan::Probe(_) => false,
+        }
+    }
+
+    /// Takes the CWR that the first segment of the plan has to carry, if it is new data (RFC 3168 §6.1.2).
+    pub fn take_cwr(&mut self, plan: &Plan) -> bool {
+        match plan {
+            Plan::New(range) => range.start < self.buffer.end() && self.recovery.take_cwr(),
+            Plan::Retransmit(_) | Plan::Probe(_) => false,
+        }
+    }
+
+    /// New data is about to leave as ECT(0).
+    pub fn on_marked(&mut self, range: &Range<Offset>) {
+        self.recovery.on_marked(range.start, range.end);
     }
 
     /// Returns loss recovery, for its numbers.

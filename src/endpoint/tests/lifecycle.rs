@@ -289,7 +289,7 @@ fn a_duplicate_syn_gets_the_same_syn_ack() {
     let second = net.take_sent(SERVER);
     assert_eq!((first.len(), second.len()), (1, 1));
     let (first, second) = (first[0].header(), second[0].header());
-    assert_eq!(first.flags, Flags::SYN | Flags::ACK);
+    assert_eq!(first.flags, Flags::SYN | Flags::ACK | Flags::ECE);
     assert_eq!(
         (first.seq, first.ack, first.window),
         (second.seq, second.ack, second.window)

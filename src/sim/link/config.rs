@@ -42,6 +42,24 @@ pub struct LinkConfig {
     pub(super) blackouts: Vec<Blackout>,
     pub(super) spikes: Vec<Spike>,
     pub(super) drops: Vec<u64>,
+    pub(super) mark_bytes: Option<usize>,
+    pub(super) mark_delay: Option<Duration>,
+    pub(super) marks: MarkTreatment,
+}
+
+/// What a path does to congestion marks (RFC 3168 §5) besides setting them where its queue is long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MarkTreatment {
+    /// Leaves them alone.
+    #[default]
+    Keep,
+    /// Clears all of them, "congestion experienced" too.
+    Clear,
+    /// Sets "congestion experienced" on every datagram, marked or not.
+    Spoil,
+    /// Drops every datagram that has one.
+    Drop,
 }
 
 /// The two-state loss model of Gilbert and Elliott; the good state loses nothing.
@@ -263,6 +281,27 @@ impl LinkConfigBuilder {
         self
     }
 
+    /// Marks a datagram "congestion experienced" if it is ECT and finds more than this many bytes waiting for the
+    /// transmitter. Needs a [`rate`](Self::rate) or a [`trace`](Self::trace). Default: never.
+    pub fn mark_above_bytes(mut self, bytes: usize) -> Self {
+        self.config.mark_bytes = Some(bytes);
+        self
+    }
+
+    /// Marks a datagram "congestion experienced" if it is ECT and has to wait for the transmitter for more than
+    /// this long. Needs a [`rate`](Self::rate) or a [`trace`](Self::trace). Default: never.
+    pub fn mark_above_delay(mut self, delay: Duration) -> Self {
+        self.config.mark_delay = Some(delay);
+        self
+    }
+
+    /// Sets what becomes of congestion marks, those included that the link itself has set. Default:
+    /// [`MarkTreatment::Keep`].
+    pub fn marks(mut self, treatment: MarkTreatment) -> Self {
+        self.config.marks = treatment;
+        self
+    }
+
     /// Checks all values and returns the configuration.
     ///
     /// # Errors
@@ -314,6 +353,8 @@ impl LinkConfigBuilder {
         for (field, value) in [
             ("queue_bytes", c.queue_bytes),
             ("queue_datagrams", queue_datagrams),
+            ("mark_above_bytes", c.mark_bytes),
+            ("mark_above_delay", c.mark_delay.map(|_| 1)),
         ] {
             if let (Some(value), None, None) = (value, c.rate, &c.trace) {
                 let conflict = "without a rate or a trace nothing is queued";

@@ -338,7 +338,8 @@ fn a_train_stays_whole_where_all_datagrams_are_treated_alike() {
         Timestamp::ZERO,
         train.clone(),
         1_000,
-        |at, bytes, stride| {
+        None,
+        |at, bytes, stride, _| {
             out.push((at.as_millis(), bytes.len(), stride));
         },
     );
@@ -348,9 +349,15 @@ fn a_train_stays_whole_where_all_datagrams_are_treated_alike() {
 
     out.clear();
     let mut lossy = link(LinkConfig::builder().drop_nth(1));
-    lossy.send_train(Timestamp::ZERO, train, 1_000, |at, bytes, stride| {
-        out.push((at.as_millis(), bytes.len(), stride));
-    });
+    lossy.send_train(
+        Timestamp::ZERO,
+        train,
+        1_000,
+        None,
+        |at, bytes, stride, _| {
+            out.push((at.as_millis(), bytes.len(), stride));
+        },
+    );
     assert_eq!(out, [(0, 1_000, 1_000), (0, 500, 500)]);
 }
 

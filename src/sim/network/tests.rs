@@ -1,9 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::{Activity, Network, Node, Outgoing, Trace};
+use super::{Activity, Network, Node, Outgoing, Trace, Train};
 use crate::sim::link::LinkConfig;
 use crate::timestamp::Timestamp;
 
@@ -20,8 +18,8 @@ struct Echo {
 }
 
 impl Node for Echo {
-    fn handle_train(&mut self, now: Timestamp, from: SocketAddr, train: &Bytes, stride: usize) {
-        for datagram in train.chunks(stride) {
+    fn handle_train(&mut self, now: Timestamp, from: SocketAddr, train: &Train) {
+        for datagram in train.bytes.chunks(train.stride) {
             self.received.push((now.as_millis(), datagram.len()));
             let len = datagram.len() - usize::from(!self.answers_everything);
             if len > 0 {
@@ -52,6 +50,7 @@ impl Node for Echo {
             to,
             len,
             segment_size: len,
+            ecn: None,
         })
     }
 
