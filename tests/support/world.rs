@@ -21,7 +21,7 @@ use bytes::Bytes;
 use reliable_udp::internals::wire::{Flags, Segment, SeqNumber};
 use reliable_udp::internals::{Connection, OpenParams, ReadError, State, WriteError};
 use reliable_udp::sim::{Link, LinkConfig, Rng};
-use reliable_udp::{Config, ConnectionStats, Timestamp};
+use reliable_udp::{Config, ConnectionStats, Ecn, Timestamp};
 
 /// The end that connects.
 pub const CLIENT: usize = 0;
@@ -41,10 +41,14 @@ pub struct Sent {
     pub is_again: bool,
     /// Whether it reports SACK blocks.
     pub has_sack: bool,
+    /// The mark in its IP header.
+    pub ecn: Option<Ecn>,
 }
 
-/// What one direction does with a segment: when it arrives, `None` if it does not.
+/// What one direction does with a segment: when it arrives, `None` if it does not. Marks pass.
 pub type Path = Box<dyn FnMut(&Sent, &Bytes) -> Option<Timestamp>>;
+/// A path that may change the mark too.
+pub type MarkingPath = Box<dyn FnMut(&Sent, &Bytes) -> Option<(Timestamp, Option<Ecn>)>>;
 
 /// A path of nothing but a delay.
 pub fn delay(delay: Duration) -> Path {
@@ -60,7 +64,23 @@ pub fn link(seed: u64, config: LinkConfig) -> Path {
     })
 }
 
-type Parcel = Reverse<(Timestamp, u64, usize, Bytes)>;
+/// A path made of a link of the simulator, with what that does to marks.
+pub fn marking_link(seed: u64, config: LinkConfig) -> MarkingPath {
+    let mut link = Link::new(seed, config);
+    Box::new(move |sent, bytes| {
+        let deliveries = link.send_marked(sent.at, bytes.clone(), sent.ecn);
+        let mut deliveries = deliveries.into_iter();
+        deliveries
+            .next()
+            .map(|delivery| (delivery.at, delivery.ecn))
+    })
+}
+
+fn keeping_marks(mut path: Path) -> MarkingPath {
+    Box::new(move |sent, bytes| Some((path(sent, bytes)?, sent.ecn)))
+}
+
+type Parcel = Reverse<(Timestamp, u64, usize, Bytes, u8)>;
 
 /// One end with its application, which writes what it is told to and reads everything at once.
 pub struct End {
@@ -79,7 +99,7 @@ pub struct End {
     pub timeouts_despite_sack: u64,
     /// What left, if `keeps_log`.
     pub log: Vec<Sent>,
-    path: Path,
+    path: MarkingPath,
 }
 
 /// Two connections and a clock.
@@ -103,10 +123,17 @@ pub struct World {
 }
 
 const PATTERN: u64 = 65_521;
+/// Every mark, by the number under which parcels carry it.
+const MARKS: [Option<Ecn>; 4] = [None, Some(Ecn::Ect1), Some(Ecn::Ect0), Some(Ecn::Ce)];
 
 impl World {
     /// Connects the two ends.
     pub fn new(seed: u64, configs: [Config; 2], paths: [Path; 2]) -> Self {
+        Self::marking(seed, configs, paths.map(keeping_marks))
+    }
+
+    /// Connects the two ends by paths that may change marks.
+    pub fn marking(seed: u64, configs: [Config; 2], paths: [MarkingPath; 2]) -> Self {
         let mut pattern = vec![0; usize::try_from(PATTERN).unwrap()];
         Rng::new(7).fill(&mut pattern);
         let ends = configs.into_iter().zip(paths).map(|(config, path)| End {
@@ -221,10 +248,10 @@ impl World {
         }
         self.now = self.now.max(at);
         if arrival == Some(at) {
-            let Some(Reverse((_, _, to, bytes))) = self.in_flight.pop() else {
+            let Some(Reverse((_, _, to, bytes, mark))) = self.in_flight.pop() else {
                 return false;
             };
-            self.arrive(to, &bytes);
+            self.arrive(to, &bytes, MARKS[usize::from(mark)]);
             self.settle(to);
         } else {
             let index = usize::from(self.ends[CLIENT].timer.is_none_or(|(_, due)| due > at));
@@ -252,14 +279,17 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, index: usize, bytes: &Bytes) {
+    fn arrive(&mut self, index: usize, bytes: &Bytes, mark: Option<Ecn>) {
         let end = &mut self.ends[index];
         let segment = Segment::decode(bytes).unwrap();
         if !segment.header.options.sack_blocks.as_slice().is_empty() {
             end.last_sack_at = Some(self.now);
         }
         match &mut end.connection {
-            Some(connection) => connection.handle_segment(self.now, &segment, bytes),
+            Some(connection) => {
+                connection.note_mark(mark);
+                connection.handle_segment(self.now, &segment, bytes);
+            }
             None if segment.header.flags.contains(Flags::SYN) => {
                 let config = Arc::clone(&end.config);
                 let connection = Connection::accept(self.now, config, &params(index), &segment);
@@ -314,14 +344,17 @@ impl World {
                     len,
                     is_again: len > 0 && start < end.highest_sent,
                     has_sack: !segment.header.options.sack_blocks.as_slice().is_empty(),
+                    ecn: transmit.ecn,
                 };
                 end.highest_sent = end.highest_sent.max(start + len);
                 if self.keeps_log {
                     end.log.push(sent);
                 }
-                if let Some(at) = (end.path)(&sent, &bytes) {
+                if let Some((at, mark)) = (end.path)(&sent, &bytes) {
                     self.parcels += 1;
-                    let parcel = (at.max(now), self.parcels, 1 - index, bytes);
+                    let mark = MARKS.iter().position(|&other| other == mark).unwrap();
+                    let mark = u8::try_from(mark).unwrap();
+                    let parcel = (at.max(now), self.parcels, 1 - index, bytes, mark);
                     self.in_flight.push(Reverse(parcel));
                 }
             }
