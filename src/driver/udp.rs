@@ -40,6 +40,8 @@ pub(crate) struct UdpTransport {
     socket: Arc<UdpSocket>,
     state: UdpSocketState,
     is_ipv6: bool,
+    /// The system has refused a datagram because of its congestion mark.
+    refuses_marks: AtomicBool,
     /// What the error queue held and the endpoint has not taken yet.
     unreachable: Mutex<VecDeque<Unreachable>>,
     has_unreachable: AtomicBool,
@@ -82,6 +84,7 @@ impl UdpTransport {
             is_ipv6: socket.local_addr()?.is_ipv6(),
             socket: Arc::new(socket),
             state,
+            refuses_marks: AtomicBool::new(false),
             unreachable: Mutex::default(),
             has_unreachable: AtomicBool::new(false),
             waiting: Mutex::default(),
@@ -104,7 +107,8 @@ impl UdpTransport {
         let segment_size = transmit.segment_size.filter(|&size| size < contents.len());
         let whole = quinn_udp::Transmit {
             destination: self.outward(transmit.remote),
-            ecn: transmit.ecn.map(ecn_outward),
+            ecn: (transmit.ecn.map(ecn_outward))
+                .filter(|_| !self.refuses_marks.load(Ordering::Relaxed)),
             contents,
             segment_size,
             src_ip: transmit.local_ip.map(|ip| self.outward_ip(ip)),
@@ -131,11 +135,19 @@ impl UdpTransport {
         }
     }
 
+    /// Sends, without the mark if the system refuses it; then none is set any more.
     fn send_one(&self, transmit: &quinn_udp::Transmit<'_>) -> io::Result<()> {
-        self.past_stale_errors(is_stale_error, || {
-            self.state
-                .try_send(UdpSockRef::from(&*self.socket), transmit)
-        })
+        let (outcome, is_refused) = past_refused_mark(transmit, |transmit| {
+            self.past_stale_errors(is_stale_error, || {
+                self.state
+                    .try_send(UdpSockRef::from(&*self.socket), transmit)
+            })
+        });
+        if is_refused {
+            self.refuses_marks.store(true, Ordering::Relaxed);
+            tracing::debug!("the system refuses congestion marks");
+        }
+        outcome
     }
 
     fn receive(&self, buffers: &mut [RecvBuffer]) -> io::Result<usize> {
@@ -350,6 +362,29 @@ impl fmt::Debug for UdpTransport {
     }
 }
 
+/// Sends one datagram, and again without its mark if that is what the system refuses; says whether it is. What is
+/// to be segmented is refused for that first.
+fn past_refused_mark(
+    transmit: &quinn_udp::Transmit<'_>,
+    mut send: impl FnMut(&quinn_udp::Transmit<'_>) -> io::Result<()>,
+) -> (io::Result<()>, bool) {
+    match send(transmit) {
+        Err(error)
+            if is_offload_error(&error)
+                && transmit.ecn.is_some()
+                && transmit.segment_size.is_none() =>
+        {
+            let outcome = send(&quinn_udp::Transmit {
+                ecn: None,
+                ..transmit.clone()
+            });
+            let is_refused = outcome.is_ok();
+            (outcome, is_refused)
+        }
+        outcome => (outcome, false),
+    }
+}
+
 fn enlarge_buffers(socket: &SockRef<'_>) {
     if socket
         .recv_buffer_size()
@@ -430,6 +465,59 @@ mod tests {
                     .unwrap()
             })
             .collect()
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_datagram_whose_mark_is_refused_leaves_without_it() {
+        const EINVAL: i32 = 22;
+        const EPERM: i32 = 1;
+        // The mark; the segment size; the error for what is marked and for what is not; how many are tried;
+        // whether it is sent, and whether marks are refused from then on.
+        type Case = (
+            Option<EcnCodepoint>,
+            Option<usize>,
+            Option<i32>,
+            Option<i32>,
+            usize,
+            bool,
+            bool,
+        );
+        let mark = Some(EcnCodepoint::Ect0);
+        let cases: [Case; 6] = [
+            (mark, None, None, None, 1, true, false),
+            (mark, None, Some(EINVAL), None, 2, true, true),
+            (mark, None, Some(EPERM), None, 1, false, false),
+            // Something else is wrong with it.
+            (mark, None, Some(EINVAL), Some(EINVAL), 2, false, false),
+            (mark, Some(1), Some(EINVAL), None, 1, false, false),
+            (None, None, None, Some(EINVAL), 1, false, false),
+        ];
+        for (ecn, segment_size, marked, plain, tries, is_sent, is_refused) in cases {
+            let transmit = quinn_udp::Transmit {
+                destination: "127.0.0.1:9".parse().unwrap(),
+                ecn,
+                contents: &[0; 2],
+                segment_size,
+                src_ip: None,
+            };
+            let mut count = 0;
+            let (outcome, refused) = past_refused_mark(&transmit, |transmit| {
+                count += 1;
+                let error = if transmit.ecn.is_some() {
+                    marked
+                } else {
+                    plain
+                };
+                error.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
+            });
+            let seen = (count, outcome.is_ok(), refused);
+            assert_eq!(
+                seen,
+                (tries, is_sent, is_refused),
+                "{ecn:?} {marked:?} {plain:?}"
+            );
+        }
     }
 
     #[tokio::test]
