@@ -1,7 +1,7 @@
 //! The seed sweep: one random scenario per seed, which has to end with the right bytes on both sides.
 //!
 //! A seed draws the network (loss up to 30 %, or 50 % in one direction, bursts, reordering by up to three
-//! round trips, duplication, corruption, jitter, delay spikes, narrow queues, blackouts), both configurations (every option on or off, buffers, delays, timers,
+//! round trips, duplication, corruption, jitter, delay spikes, narrow queues, blackouts, congestion marks and what mistreats them), both configurations (every option on or off, buffers, delays, timers,
 //! controllers), how the connections are opened and closed, and what the applications do. Limits that
 //! end a connection for silence are raised out of the way: whatever the network does, it does not do
 //! it for ever, so every run has to end in order. That every connection does end, and that no
@@ -24,7 +24,7 @@ use crate::congestion::{
 use crate::connection::OpenParams;
 use crate::error::{ConfigError, EndpointError};
 use crate::sim::application::{Application, Ending, Plan};
-use crate::sim::link::LinkConfig;
+use crate::sim::link::{LinkConfig, MarkTreatment};
 use crate::sim::network::{Failure, Network, Node, Trace};
 use crate::sim::node::{ConnectionNode, Dialogue, EndpointNode};
 use crate::sim::rng::Rng;
@@ -133,11 +133,15 @@ impl Scenario {
             4..7 => Opening::Endpoints,
             _ => Opening::Rendezvous,
         };
-        let client = draw_config(&mut rng)?;
-        let server = draw_config(&mut rng)?;
+        let mut client = draw_config(&mut rng)?;
+        let mut server = draw_config(&mut rng)?;
+        // From a stream of its own, so that the seeds mean what they have meant.
+        let mut marks = Rng::stream(seed, 0x4563_6e21);
+        client.ecn = marks.chance(0.8);
+        server.ecn = marks.chance(0.8);
         let worse_way = rng.chance(0.15).then(|| rng.chance(0.5));
-        let up = draw_link(&mut rng, &client, worse_way == Some(true))?;
-        let down = draw_link(&mut rng, &server, worse_way == Some(false))?;
+        let up = draw_link(&mut rng, &client, worse_way == Some(true), &mut marks)?;
+        let down = draw_link(&mut rng, &server, worse_way == Some(false), &mut marks)?;
         // A segment's payload in either direction is at least about the smaller of the two limits.
         let mss = |config: &Config| u64::from(config.mss).min(config.datagram_size as u64);
         let most = MOST_BYTES.min(mss(&client).min(mss(&server)) * MOST_SEGMENTS);
@@ -308,7 +312,12 @@ fn draw_millis(rng: &mut Rng, values: &[u64]) -> Duration {
 
 /// Draws one direction's impairments; each is on or off for itself. One that `loses_half` loses up to half
 /// of what is sent: the ACKs, where the data goes the other way.
-fn draw_link(rng: &mut Rng, sender: &Config, loses_half: bool) -> Result<LinkConfig, ConfigError> {
+fn draw_link(
+    rng: &mut Rng,
+    sender: &Config,
+    loses_half: bool,
+    marks: &mut Rng,
+) -> Result<LinkConfig, ConfigError> {
     // Whatever is sent beyond what the configuration allows never arrives.
     let mut link = LinkConfig::builder().mtu(sender.datagram_size);
     let delay = draw_millis(rng, &[0, 0, 1, 5, 20, 50, 100, 300]);
@@ -357,6 +366,17 @@ fn draw_link(rng: &mut Rng, sender: &Config, loses_half: bool) -> Result<LinkCon
             100_000,
         ));
         link = link.queue_datagrams(one_of(rng, &[2, 5, 20, 100], 20));
+        if marks.chance(0.7) {
+            link = link.mark_above_bytes(one_of(marks, &[0, 1_500, 6_000, 30_000], 0));
+        }
+    }
+    if marks.chance(0.3) {
+        let treatments = [
+            MarkTreatment::Clear,
+            MarkTreatment::Spoil,
+            MarkTreatment::Drop,
+        ];
+        link = link.marks(one_of(marks, &treatments, MarkTreatment::Keep));
     }
     if rng.chance(0.3) {
         // A few and not periodic ones: a period close to a retransmission timer's can lock step with it.

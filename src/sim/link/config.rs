@@ -354,7 +354,11 @@ impl LinkConfigBuilder {
             ("queue_bytes", c.queue_bytes),
             ("queue_datagrams", queue_datagrams),
             ("mark_above_bytes", c.mark_bytes),
-            ("mark_above_delay", c.mark_delay.map(|_| 1)),
+            (
+                "mark_above_delay",
+                c.mark_delay
+                    .map(|delay| usize::try_from(delay.as_millis()).unwrap_or(usize::MAX)),
+            ),
         ] {
             if let (Some(value), None, None) = (value, c.rate, &c.trace) {
                 let conflict = "without a rate or a trace nothing is queued";

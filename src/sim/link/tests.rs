@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Link, LinkConfig, LinkConfigBuilder, LinkQueue, RateTrace};
+use super::{Link, LinkConfig, LinkConfigBuilder, LinkQueue, MarkTreatment, RateTrace};
+use crate::ecn::Ecn;
 use crate::error::ConfigError;
 use crate::timestamp::Timestamp;
 
@@ -383,6 +384,8 @@ fn a_rejected_value_is_named() {
         ("queue_bytes", builder().rate(1).queue_bytes(0)),
         ("queue_datagrams", builder().queue_datagrams(5)),
         ("rate", builder().rate(1).trace(trace)),
+        ("mark_above_bytes", builder().mark_above_bytes(5)),
+        ("mark_above_delay", builder().mark_above_delay(ms(5))),
         (
             "periodic_blackout",
             builder().periodic_blackout(ms(0), ms(5), ms(5)),
@@ -395,5 +398,53 @@ fn a_rejected_value_is_named() {
             }
             other => panic!("{name}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn a_queue_above_its_threshold_marks_what_is_capable() {
+    // 1,000 bytes take 1 ms; each datagram finds those before it.
+    let by_bytes = LinkConfig::builder()
+        .rate(1_000_000)
+        .mark_above_bytes(1_500);
+    let by_delay = LinkConfig::builder()
+        .rate(1_000_000)
+        .mark_above_delay(ms(1));
+    for config in [by_bytes, by_delay] {
+        let mut link = link(config);
+        let marks = [
+            Some(Ecn::Ect0),
+            Some(Ecn::Ect0),
+            Some(Ecn::Ect0),
+            None,
+            Some(Ecn::Ect1),
+        ];
+        let mut send = |(n, mark): (u8, Option<Ecn>)| {
+            let out = link.send_marked(Timestamp::ZERO, datagram(n.into(), 1_000), mark);
+            out.into_iter().next().and_then(|delivery| delivery.ecn)
+        };
+        let out: Vec<_> = (0..).zip(marks).map(&mut send).collect();
+        let ect = Some(Ecn::Ect0);
+        assert_eq!(out, [ect, ect, Some(Ecn::Ce), None, Some(Ecn::Ce)]);
+        assert_eq!((link.stats().marked, link.stats().delivered), (2, 5));
+    }
+}
+
+#[test]
+fn marks_are_kept_cleared_spoiled_or_dropped() {
+    let marks = [None, Some(Ecn::Ect0), Some(Ecn::Ce)];
+    let ce = Some(Ecn::Ce);
+    for (treatment, expected) in [
+        (MarkTreatment::Keep, marks.map(Some)),
+        (MarkTreatment::Clear, [Some(None); 3]),
+        (MarkTreatment::Spoil, [Some(ce); 3]),
+        (MarkTreatment::Drop, [Some(None), None, None]),
+    ] {
+        let mut link = link(LinkConfig::builder().marks(treatment));
+        let out = marks.map(|mark| {
+            let out = link.send_marked(Timestamp::ZERO, datagram(0, 100), mark);
+            out.into_iter().next().map(|delivery| delivery.ecn)
+        });
+        assert_eq!(out, expected, "{treatment:?}");
     }
 }
