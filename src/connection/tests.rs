@@ -6,6 +6,7 @@
 mod close;
 mod data;
 mod defence;
+mod ecn;
 mod open;
 mod pair;
 mod recovery;

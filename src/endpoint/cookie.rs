@@ -235,7 +235,7 @@ mod tests {
             src_port: 40_000,
             dst_port: 1,
             seq: SeqNumber::new(u32::MAX),
-            flags: Flags::SYN,
+            flags: Flags::SYN | Flags::ECE | Flags::CWR,
             options,
             ..Header::default()
         };
@@ -296,6 +296,8 @@ mod tests {
         assert_eq!(negotiated.rcv_window_shift, 10);
         assert_eq!(syn_ack.options.window_scale, Some(10));
         assert!(negotiated.window_scaling && negotiated.timestamps && negotiated.sack);
+        assert_eq!(syn_ack.flags, Flags::SYN | Flags::ACK | Flags::ECE);
+        assert!(negotiated.ecn);
         assert_eq!(
             negotiated.extension.map(|extension| extension.features),
             Some(FEATURE_CRC32C)
@@ -322,6 +324,8 @@ mod tests {
         );
         let (_, negotiated) = redeem(START, &config, &ack_of(&syn_ack)).unwrap();
         assert!(!negotiated.window_scaling && !negotiated.timestamps && !negotiated.sack);
+        assert_eq!(syn_ack.flags, Flags::SYN | Flags::ACK);
+        assert!(!negotiated.ecn);
         assert_eq!(negotiated.extension, None);
         assert_eq!(
             (negotiated.snd_window_shift, negotiated.rcv_window_shift),
@@ -335,15 +339,16 @@ mod tests {
             .window_scaling(false)
             .sack(false)
             .extension(false)
+            .ecn(false)
             .build()
             .unwrap();
         let mut ack = ack_of(&issue(START, &config, syn_options()));
         ack.options.timestamps = Some(Timestamps {
             tsval: 78,
-            tsecr: bits::EXTENSION | bits::SACK,
+            tsecr: bits::EXTENSION | bits::SACK | bits::ECN,
         });
         let (_, negotiated) = redeem(START, &config, &ack).unwrap();
-        assert!(!negotiated.window_scaling && !negotiated.sack);
+        assert!(!negotiated.window_scaling && !negotiated.sack && !negotiated.ecn);
         assert_eq!(negotiated.extension, None);
     }
 

@@ -153,7 +153,7 @@ fn worked_examples() -> Vec<(&'static str, Vec<u8>)> {
     };
     let syn = Header {
         seq: CLIENT.1,
-        flags: Flags::SYN,
+        flags: Flags::SYN | Flags::ECE | Flags::CWR,
         window: u16::MAX,
         options: Options {
             timestamps: timestamps(1_000, 0),
@@ -164,7 +164,7 @@ fn worked_examples() -> Vec<(&'static str, Vec<u8>)> {
     let syn_ack = Header {
         seq: SERVER.1,
         ack: CLIENT.1 + 1,
-        flags: Flags::SYN | Flags::ACK,
+        flags: Flags::SYN | Flags::ACK | Flags::ECE,
         window: u16::MAX,
         options: Options {
             timestamps: timestamps(700_000, 1_000),

@@ -28,7 +28,7 @@ pub struct AckArrival<'a> {
     pub rtt: Option<Duration>,
     /// The timestamp that it echoes.
     pub rtt_tsecr: Option<u32>,
-    /// Whether it carries a congestion echo that is not yet answered.
+    /// Whether it carries a congestion echo (ECE), answered or not.
     pub ecn_echo: bool,
 }
 

@@ -1,0 +1,121 @@
+//! Congestion echoes of a peer that wants to do harm.
+
+use super::*;
+use crate::ecn::{Ecn, EcnState};
+
+const E: Flags = Flags::ECE;
+const W: Flags = Flags::CWR;
+
+/// Connected to a peer that has agreed on ECN; 1001 and 5001 come next.
+fn agreed() -> ConnectionTest {
+    let new_reno = plain().congestion(CongestionControl::NewReno);
+    let mut test = ConnectionTest::connect(new_reno);
+    test.expect((S, 1_000, 0, 0));
+    test.advance(100);
+    test.inject_with(
+        (S | A | E, 5_000, 1_001, 0),
+        Options {
+            mss: Some(1_000),
+            ..Options::default()
+        },
+    );
+    test.expect((A, 1_001, 5_001, 0));
+    test.expect_event(Event::Connected);
+    assert_eq!(test.connection.stats().ecn, EcnState::Capable);
+    test
+}
+
+#[test]
+fn an_echo_on_every_ack_slows_down_to_two_segments_and_is_then_ignored() {
+    let mut test = agreed();
+    test.peer_window = 60_000;
+    test.write(200_000);
+    let (mut smallest, mut rounds) = (u64::MAX, 0);
+    while test.connection.sender.snd_una().get() < 200_001 {
+        test.advance(100);
+        rounds += 1;
+        assert!(rounds < 200, "no progress");
+        for (header, payload) in std::mem::take(&mut test.sent) {
+            let end = header.seq.get() + u32::try_from(payload.len()).unwrap();
+            test.inject((A | E, 5_001, end, 0));
+        }
+        smallest = smallest.min(test.connection.stats().cwnd);
+    }
+    let stats = test.connection.stats();
+    assert_eq!(stats.ecn, EcnState::AlwaysMarked);
+    // RFC 5681 §3.1, equation 4: two segments.
+    assert_eq!(smallest, 2_000);
+    assert_eq!((stats.ecn_reductions, stats.rto_count), (8, 0));
+    assert!(stats.cwnd > 4_000, "{}", stats.cwnd);
+}
+
+#[test]
+fn the_flags_on_any_segment_break_nothing() {
+    let control = [
+        Flags::EMPTY,
+        Flags::FIN,
+        Flags::RST,
+        Flags::URG,
+        S,
+        S | A,
+        A,
+        A | Flags::FIN,
+        A | Flags::PSH | Flags::URG,
+    ];
+    let marks = [None, Some(Ecn::Ect0), Some(Ecn::Ect1), Some(Ecn::Ce)];
+    for flags in control {
+        for extra in [E, W, E | W] {
+            for mark in marks {
+                for (seq, ack, len) in [
+                    (5_001, 1_001, 0),
+                    (5_001, 3_001, 10),
+                    (5_000, 1_001, 1),
+                    (9_000, 9_000, 5),
+                ] {
+                    let mut test = agreed();
+                    test.write(2_000);
+                    test.connection.note_mark(mark);
+                    test.inject((flags | extra, seq, ack, len));
+                    let stats = test.connection.stats();
+                    assert!(stats.cwnd >= 2_000, "{flags:?} {extra:?} {mark:?}");
+                    assert!(stats.ecn_reductions <= 1);
+                    test.sent.clear();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_echo_takes_back_the_right_to_undo() {
+    for has_echo in [false, true] {
+        let mut test = agreed();
+        test.write(3_000);
+        for seq in [1_001, 2_001, 3_001] {
+            let len = 1_000;
+            let push = if seq == 3_001 {
+                Flags::PSH
+            } else {
+                Flags::EMPTY
+            };
+            test.expect((A | push, seq, 5_001, len));
+        }
+        let before = test.connection.stats().cwnd;
+        // The timer expires, though the ACKs are only late (F-RTO).
+        test.advance(400);
+        test.expect((A, 1_001, 5_001, 1_000));
+        test.write(2_000);
+        let echo = if has_echo { E } else { Flags::EMPTY };
+        test.inject((A | echo, 5_001, 2_001, 0));
+        test.inject((A | echo, 5_001, 4_001, 0));
+        let stats = test.connection.stats();
+        assert_eq!(stats.undo_count, u64::from(!has_echo));
+        assert_eq!(
+            stats.cwnd >= before,
+            !has_echo,
+            "{} of {before}",
+            stats.cwnd
+        );
+        test.sent.clear();
+    }
+}
