@@ -165,6 +165,11 @@ fn bulk_arrives_whole() {
 }
 
 #[test]
+fn congestion_marks_are_echoed_and_answered() {
+    run_all(&table::marks());
+}
+
+#[test]
 fn a_half_closed_connection_goes_on_the_other_way() {
     run_all(&table::half_close());
 }

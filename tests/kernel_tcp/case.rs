@@ -48,6 +48,8 @@ pub enum Path {
     Duplicating,
     /// All three.
     Impaired,
+    /// Some segments with data arrive with the mark "congestion experienced".
+    Marking,
     /// The first segment of a kind is lost that this side sends.
     Without(Kind, Side),
     /// The first one that either side sends.
@@ -78,6 +80,7 @@ impl Path {
             let rule = match self {
                 Self::Without(kind, sender) if sender == side => Some(Rule::First(kind)),
                 Self::WithoutBoth(kind) => Some(Rule::First(kind)),
+                Self::Marking => Some(Rule::Mark { every: 50 }),
                 _ => None,
             };
             let rules = rule.into_iter().collect();
@@ -290,6 +293,9 @@ impl Case {
             (Side::We, &self.scenario.ours),
             (Side::Kernel, &self.scenario.kernel),
         ];
+        if self.path == Path::Marking {
+            check_marks(&report.counts)?;
+        }
         for ((side, script), counts) in sides.into_iter().zip(&report.counts) {
             if let Some(fault) = counts.faults.first() {
                 return Err(format!("shim, from {side:?}: {fault}"));
@@ -336,6 +342,33 @@ impl Case {
                 "in TIME-WAIT (we, kernel): {ended:?}, not {wanted:?}"
             ))
         }
+    }
+}
+
+/// Every direction in which something was marked has CWR in it, and the other one echoes; nothing else does.
+fn check_marks(counts: &[Counts; 2]) -> Result<(), String> {
+    let mut is_any = false;
+    for (side, way, back) in [
+        (Side::We, &counts[0], &counts[1]),
+        (Side::Kernel, &counts[1], &counts[0]),
+    ] {
+        is_any |= way.marked > 0;
+        let wanted = way.marked > 0;
+        let seen = (back.echoes > 0, way.reductions > 0);
+        if seen != (wanted, wanted) {
+            let (marked, echoes, reductions) = (way.marked, back.echoes, way.reductions);
+            return Err(format!(
+                "{side:?}: {marked} segments marked, {echoes} echoes, {reductions} with CWR"
+            ));
+        }
+    }
+    if counts[1].first_transmissions > 50 && counts[1].ect == 0 {
+        return Err("the kernel has not marked its segments ECT".to_owned());
+    }
+    if is_any {
+        Ok(())
+    } else {
+        Err("nothing was marked".to_owned())
     }
 }
 

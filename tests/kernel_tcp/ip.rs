@@ -21,6 +21,13 @@ pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
+pub const ECE: u8 = 0x40;
+pub const CWR: u8 = 0x80;
+
+/// The bits of the mark in the second byte of an IPv4 header (RFC 3168 §5).
+pub const MARK: u8 = 0b11;
+/// "Congestion experienced".
+pub const CE: u8 = 0b11;
 
 /// The ones' complement sum of big-endian 16-bit words (RFC 1071 §1).
 fn sum(parts: &[&[u8]]) -> u16 {
@@ -47,8 +54,8 @@ fn pseudo_header(source: Ipv4Addr, destination: Ipv4Addr, len: usize) -> [u8; 12
     header
 }
 
-/// Takes our segment out of the kernel's IP packet: `None` if it holds no TCP.
-pub fn unwrap(packet: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
+/// Takes our segment out of the kernel's IP packet, with its mark: `None` if it holds no TCP.
+pub fn unwrap(packet: &[u8]) -> Result<Option<(Vec<u8>, u8)>, &'static str> {
     if packet.len() < IP_HEADER || packet[0] != 0x45 || packet[9] != TCP {
         return Ok(None);
     }
@@ -69,17 +76,18 @@ pub fn unwrap(packet: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
     segment[CHECKSUM].fill(0);
     let check = !sum(&[&segment]);
     segment[CHECKSUM].copy_from_slice(&check.to_be_bytes());
-    Ok(Some(segment))
+    Ok(Some((segment, header[1] & MARK)))
 }
 
-/// Makes an IP packet for the kernel of our segment.
-pub fn wrap(segment: &[u8]) -> Result<Vec<u8>, &'static str> {
+/// Makes an IP packet for the kernel of our segment, with a mark.
+pub fn wrap(segment: &[u8], mark: u8) -> Result<Vec<u8>, &'static str> {
     if segment.len() < 20 || sum(&[segment]) != 0xFFFF {
         return Err("our checksum");
     }
     let total = u16::try_from(IP_HEADER + segment.len()).map_err(|_| "our length")?;
     let mut packet = vec![0; IP_HEADER];
     packet[0] = 0x45;
+    packet[1] = mark;
     packet[2..4].copy_from_slice(&total.to_be_bytes());
     // Don't fragment; hops; protocol.
     packet[6] = 0x40;

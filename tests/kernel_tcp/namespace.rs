@@ -36,6 +36,8 @@ pub fn enter(offers: Offers) -> io::Result<SyncDevice> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     set("net/ipv6/conf/all/disable_ipv6", "1").ok();
     set("net/ipv4/tcp_no_metrics_save", "1")?;
+    // By default it only answers an offer.
+    set("net/ipv4/tcp_ecn", "1")?;
     set("net/ipv4/tcp_rmem", BUFFERS)?;
     set("net/ipv4/tcp_wmem", BUFFERS)?;
     let off = match offers {

@@ -20,9 +20,10 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
 use reliable_udp::Timestamp;
 use reliable_udp::sim::{Link, LinkConfig, LinkStats, Rng};
+use socket2::SockRef;
 use tun_rs::SyncDevice;
 
-use super::ip::{self, ACK, FIN, RST, SYN, Summary};
+use super::ip::{self, ACK, CE, CWR, ECE, FIN, RST, SYN, Summary};
 
 /// Segments taken from one port before the other one and the clock are looked at.
 const BATCH: usize = 64;
@@ -54,29 +55,38 @@ impl Port {
         Ok((Self::Ours { socket, endpoint }, addr))
     }
 
-    /// Takes the next segment; `Ok(None)` for what is none of ours.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Bytes>> {
+    /// Takes the next segment, with its mark if it is the kernel's; `Ok(None)` for what is none of ours.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(Bytes, u8)>> {
         match self {
             Self::Kernel(device) => {
                 let len = device.recv(buffer)?;
                 let segment = ip::unwrap(&buffer[..len]).map_err(io::Error::other)?;
-                Ok(segment.map(Bytes::from))
+                Ok(segment.map(|(segment, mark)| (Bytes::from(segment), mark)))
             }
             Self::Ours { socket, endpoint } => {
                 let (len, from) = socket.recv_from(buffer)?;
                 let is_ours = from == *endpoint;
-                Ok(is_ours.then(|| Bytes::copy_from_slice(&buffer[..len])))
+                Ok(is_ours.then(|| (Bytes::copy_from_slice(&buffer[..len]), 0)))
             }
         }
     }
 
-    fn send(&self, segment: &[u8]) -> io::Result<()> {
+    fn send(&self, segment: &[u8], mark: u8) -> io::Result<()> {
         match self {
             Self::Kernel(device) => {
-                let packet = ip::wrap(segment).map_err(io::Error::other)?;
+                let packet = ip::wrap(segment, mark).map_err(io::Error::other)?;
                 device.send(&packet).map(drop)
             }
-            Self::Ours { socket, endpoint } => socket.send_to(segment, endpoint).map(drop),
+            Self::Ours { socket, endpoint } => {
+                if mark != 0 {
+                    SockRef::from(socket).set_tos_v4(mark.into())?;
+                }
+                let outcome = socket.send_to(segment, endpoint).map(drop);
+                if mark != 0 {
+                    SockRef::from(socket).set_tos_v4(0)?;
+                }
+                outcome
+            }
         }
     }
 
@@ -121,6 +131,8 @@ pub enum Rule {
     /// Of the first transmissions of data each one with this probability: which ones is a function of
     /// the seed and of their ordinal number alone. Retransmissions are never lost.
     FirstTransmissions { seed: u64, probability: f64 },
+    /// Nothing is lost; each so-many-th first transmission of data arrives with the mark "congestion experienced".
+    Mark { every: u64 },
 }
 
 /// What happens in one direction.
@@ -142,6 +154,13 @@ pub struct Counts {
     /// Segments with data that had been sent before.
     pub retransmissions: u64,
     pub lost_by_rule: u64,
+    /// Segments that the kernel has marked ECT.
+    pub ect: u64,
+    /// Segments that a rule has marked.
+    pub marked: u64,
+    /// Segments with ECE, and with CWR, SYNs aside.
+    pub echoes: u64,
+    pub reductions: u64,
     pub link: LinkStats,
     /// What should never happen: wrong checksums, failed sends.
     pub faults: Vec<String>,
@@ -168,8 +187,8 @@ impl Direction {
         }
     }
 
-    /// Counts a segment; tells whether a rule loses it.
-    fn note(&mut self, segment: &Summary) -> bool {
+    /// Counts a segment; tells whether a rule loses it, and whether one marks it.
+    fn note(&mut self, segment: &Summary, mark: u8) -> (bool, bool) {
         let counts = &mut self.counts;
         counts.syn += u64::from(Kind::Syn.fits(segment));
         counts.reset += u64::from(segment.has(RST));
@@ -179,6 +198,11 @@ impl Direction {
             let window = u32::from(segment.window) << self.window_scale;
             counts.closed_window += u64::from(window < FULL);
         }
+        if !segment.has(SYN) {
+            counts.echoes += u64::from(segment.has(ECE));
+            counts.reductions += u64::from(segment.has(CWR));
+        }
+        counts.ect += u64::from(mark != 0);
         let end = segment.end();
         let reach = |highest: u32| end.wrapping_sub(highest).cast_signed();
         let is_new = !segment.has(RST) && self.highest.is_none_or(|highest| reach(highest) > 0);
@@ -190,7 +214,7 @@ impl Direction {
             counts.first_transmissions += u64::from(is_new);
             counts.retransmissions += u64::from(!is_new);
         }
-        let mut is_lost = false;
+        let (mut is_lost, mut is_marked) = (false, false);
         for (rule, is_spent) in &mut self.rules {
             is_lost |= match *rule {
                 Rule::First(kind) => {
@@ -201,10 +225,15 @@ impl Direction {
                 Rule::FirstTransmissions { seed, probability } => {
                     is_new && segment.payload > 0 && Rng::stream(seed, ordinal).chance(probability)
                 }
+                Rule::Mark { every } => {
+                    is_marked |= is_new && segment.payload > 0 && ordinal % every == every - 1;
+                    false
+                }
             };
         }
         self.counts.lost_by_rule += u64::from(is_lost);
-        is_lost
+        self.counts.marked += u64::from(is_marked);
+        (is_lost, is_marked)
     }
 }
 
@@ -284,7 +313,7 @@ struct Worker {
     directions: [Direction; 2],
     origin: Instant,
     /// What is on its way: by time of arrival and order, with the port that it came from.
-    waiting: BTreeMap<(Timestamp, u64), (usize, Bytes)>,
+    waiting: BTreeMap<(Timestamp, u64), (usize, Bytes, u8)>,
     accepted: u64,
     /// Segments of a kind that are to cross, and which sides have sent one.
     crossing: Option<(Kind, [bool; 2])>,
@@ -321,8 +350,8 @@ impl Worker {
         while let Some(entry) = self.waiting.first_entry()
             && entry.key().0 <= now
         {
-            let (from, segment) = entry.remove();
-            if let Err(error) = self.ports[1 - from].send(&segment) {
+            let (from, segment, mark) = entry.remove();
+            if let Err(error) = self.ports[1 - from].send(&segment, mark) {
                 let counts = &mut self.directions[from].counts;
                 counts.faults.push(format!("send: {error}"));
             }
@@ -332,7 +361,7 @@ impl Worker {
     fn take_batch(&mut self, from: usize, buffer: &mut [u8]) {
         for _ in 0..BATCH {
             match self.ports[from].receive(buffer) {
-                Ok(Some(segment)) => self.take(from, segment),
+                Ok(Some((segment, mark))) => self.take(from, segment, mark),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
@@ -356,20 +385,22 @@ impl Worker {
         if seen[1 - from] {
             for (delay, from, segment) in self.held.drain(..) {
                 let key = (now + delay, self.accepted);
-                self.waiting.insert(key, (from, segment));
+                self.waiting.insert(key, (from, segment, 0));
                 self.accepted += 1;
             }
         }
         !seen[1 - from]
     }
 
-    fn take(&mut self, from: usize, segment: Bytes) {
+    fn take(&mut self, from: usize, segment: Bytes, mark: u8) {
         let now = self.now();
         let summary = Summary::of(&segment);
         let is_held = self.crosses(now, from, &summary);
         let direction = &mut self.directions[from];
         let mut fate = "";
-        if direction.note(&summary) {
+        let (is_lost, is_marked) = direction.note(&summary, mark);
+        let mark = if is_marked { CE } else { mark };
+        if is_lost {
             fate = " LOST BY RULE";
         } else {
             let before = direction.link.stats();
@@ -382,7 +413,7 @@ impl Worker {
                     continue;
                 }
                 let key = (delivery.at, self.accepted);
-                self.waiting.insert(key, (from, delivery.datagram));
+                self.waiting.insert(key, (from, delivery.datagram, mark));
                 self.accepted += 1;
             }
             let is_late = direction.link.stats().reordered > before.reordered;

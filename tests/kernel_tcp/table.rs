@@ -90,6 +90,16 @@ pub fn bulk() -> Vec<Case> {
     product(&scenarios, &EITHER, &paths)
 }
 
+/// The same with marks on the way.
+pub fn marks() -> Vec<Case> {
+    let scenarios = [
+        named("bulk both ways", both_ways(MIB)),
+        named("bulk to the kernel", one_way(Side::We, MIB)),
+        named("bulk from the kernel", one_way(Side::Kernel, MIB)),
+    ];
+    product(&scenarios, &EITHER, &[Path::Marking])
+}
+
 pub fn half_close() -> Vec<Case> {
     let scenario = |name, first| Scenario {
         time_wait: Some(time_wait(first)),
