@@ -8,8 +8,7 @@ const W: Flags = Flags::CWR;
 
 /// Connected to a peer that has agreed on ECN; 1001 and 5001 come next.
 fn agreed() -> ConnectionTest {
-    let new_reno = plain().congestion(CongestionControl::NewReno);
-    let mut test = ConnectionTest::connect(new_reno);
+    let mut test = ConnectionTest::connect(plain());
     test.expect((S, 1_000, 0, 0));
     test.advance(100);
     test.inject_with(
@@ -26,7 +25,7 @@ fn agreed() -> ConnectionTest {
 }
 
 #[test]
-fn an_echo_on_every_ack_slows_down_to_two_segments_and_is_then_ignored() {
+fn an_echo_on_every_ack_slows_down_to_one_segment_and_is_then_ignored() {
     let mut test = agreed();
     test.peer_window = 60_000;
     test.write(200_000);
@@ -43,8 +42,7 @@ fn an_echo_on_every_ack_slows_down_to_two_segments_and_is_then_ignored() {
     }
     let stats = test.connection.stats();
     assert_eq!(stats.ecn, EcnState::AlwaysMarked);
-    // RFC 5681 §3.1, equation 4: two segments.
-    assert_eq!(smallest, 2_000);
+    assert_eq!(smallest, 1_000);
     assert_eq!((stats.ecn_reductions, stats.rto_count), (8, 0));
     assert!(stats.cwnd > 4_000, "{}", stats.cwnd);
 }
@@ -77,7 +75,7 @@ fn the_flags_on_any_segment_break_nothing() {
                     test.connection.note_mark(mark);
                     test.inject((flags | extra, seq, ack, len));
                     let stats = test.connection.stats();
-                    assert!(stats.cwnd >= 2_000, "{flags:?} {extra:?} {mark:?}");
+                    assert!(stats.cwnd >= 1_000, "{flags:?} {extra:?} {mark:?}");
                     assert!(stats.ecn_reductions <= 1);
                     test.sent.clear();
                 }
