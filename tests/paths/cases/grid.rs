@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Controller, bdp, bottleneck, bulk, each, measure, ms, response, secs};
+use super::{Controller, NEW_RENO, bdp, bottleneck, bulk, each, measure, ms, response, secs};
 use crate::report::{Case, Row};
 
 const RATE: u64 = 100_000_000;
@@ -89,7 +89,13 @@ fn small_queue(controller: &Controller, seed: u64) -> Row {
     let ways = bottleneck(RATE, ms(50), bdp(RATE, ms(5)));
     let (_, row) = measure(bulk(controller, seed, ways), secs(0), secs(20));
     let share = row.share.unwrap_or(0.0);
-    row.at_least("of link", share, 0.6)
+    // Reno's sawtooth, from 0.55 to 1.1 of what the path holds, alone leaves a sixth empty.
+    let bound = if controller.name == NEW_RENO.name {
+        0.75
+    } else {
+        0.85
+    };
+    row.at_least("of link", share, bound)
 }
 
 fn large_queue(controller: &Controller, seed: u64) -> Row {

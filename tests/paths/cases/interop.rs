@@ -90,5 +90,5 @@ fn longrtt(controller: &Controller, seed: u64) -> Row {
     // (RFC 5681 §3.1): three and a half round trips more.
     let best = slow_start(RATE, ms(1_500), MIB) + 3.5 * 1.5;
     row.noted("at best s", best)
-        .at_most("took s", took, 1.5 * best)
+        .at_most("took s", took, 1.1 * best)
 }
