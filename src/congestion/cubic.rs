@@ -63,7 +63,7 @@ pub struct Cubic {
 struct Window {
     cwnd: u64,
     ssthresh: u64,
-    /// Bytes of growth not yet made, less than one segment.
+    /// Bytes of growth not yet made, or if negative made ahead; less than one segment.
     credit: f64,
     /// `W_max` in segments, 0 before the first reduction.
     w_max: f64,
@@ -208,20 +208,24 @@ impl Cubic {
         let growth = growth.clamp(0.0, (MAX_TARGET - 1.0) * acked.max(1.0)) * real(self.mss);
         let window = &mut self.window;
         let credit = window.credit + growth;
-        // To whole segments: a part of one is never sent, and that which a reduction left counts towards the next.
-        let total = window.cwnd.saturating_add(whole(credit));
+        // To whole segments, the nearest: a part of one is never sent, and that which a reduction left counts
+        // towards the next.
+        let nearest = whole(credit + real(self.mss) / 2.0);
+        let total = window.cwnd.saturating_add(nearest);
         let step = (total - total % self.mss).saturating_sub(window.cwnd);
-        window.credit = (credit - real(step)).max(0.0);
+        window.credit = credit - real(step);
         window.cwnd = window.cwnd.saturating_add(step);
     }
 
     /// RFC 9438 §4.6, §4.7: the threshold that remains of `flight_size`, in bytes before its lower bound.
     fn reduce(&mut self, flight_size: u64, beta: f64) -> u64 {
-        let cwnd = self.in_segments(self.window.cwnd);
+        // With the growth that is not made yet.
+        let cwnd = self.in_segments(self.window.cwnd) + self.window.credit / real(self.mss);
         let w_max = self.window.w_max;
         self.window.cwnd_prior = cwnd;
-        // RFC 9438 §4.7: a window that did not reach the last peak makes room for others.
-        self.window.w_max = if cwnd < w_max {
+        // RFC 9438 §4.7: a window that did not reach the last peak makes room for others. The curve nears the
+        // peak by less and less, and what is short of it by less than a segment cannot be sent: it has reached it.
+        self.window.w_max = if cwnd + 1.0 <= w_max {
             cwnd * (1.0 + BETA) / 2.0
         } else {
             cwnd
@@ -240,7 +244,8 @@ impl Cubic {
         let window = &self.window;
         assert!(window.cwnd >= self.mss, "cwnd {}", window.cwnd);
         assert!(window.ssthresh >= self.min_window());
-        let mut numbers = vec![window.credit, window.w_max, window.cwnd_prior];
+        assert!(window.credit.abs() <= real(self.mss), "{window:?}");
+        let mut numbers = vec![window.w_max, window.cwnd_prior];
         if let Some(epoch) = window.epoch {
             numbers.extend([epoch.k, epoch.w_est, epoch.w_max]);
         }
