@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The last line and the exit status are those of any test. `RELIABLE_UDP_SEED_START` (0) is added to every
-//! seed.
+//! seed; `PATHS_TRACE=100` prints every 100 ms what the senders do.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -289,10 +289,20 @@ impl Network {
         }
     }
 
+    /// The time since the beginning.
+    pub fn elapsed(&self) -> Duration {
+        self.now.saturating_since(Timestamp::ZERO)
+    }
+
+    /// Whether every flow is complete.
+    pub fn is_done(&self) -> bool {
+        self.flows.iter().all(|flow| flow.completed_at.is_some())
+    }
+
     /// Runs until so much time has passed since the beginning, or every flow is complete.
     pub fn run_until(&mut self, end: Duration) {
         let end = Timestamp::ZERO + end;
-        while self.flows.iter().any(|flow| flow.completed_at.is_none()) {
+        while !self.is_done() {
             if !self.step(end) {
                 self.now = self.now.max(end);
                 return;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Controller, NEW_RENO, bdp, bottleneck, bulk, each, measure, ms, response, secs};
+use super::{
+    CUBIC, Controller, NEW_RENO, bdp, bottleneck, bulk, each, measure, ms, response, secs,
+};
 use crate::report::{Case, Row};
 
 const RATE: u64 = 100_000_000;
@@ -64,7 +66,7 @@ fn clean(controller: &Controller, seed: u64, rtt: Duration) -> Row {
     let setup = bulk(controller, seed, ways);
     // At 300 ms the start is left out.
     let from = if rtt >= ms(300) { secs(30) } else { secs(0) };
-    let (_, row) = measure(setup, from, secs(20));
+    let (_, row) = measure(setup, from, secs(30));
     let share = row.share.unwrap_or(0.0);
     row.at_least("of link", share, OF_LINK)
 }
@@ -72,7 +74,7 @@ fn clean(controller: &Controller, seed: u64, rtt: Duration) -> Row {
 fn lossy(controller: &Controller, seed: u64, rtt: Duration, loss: f64) -> Row {
     let [forward, back] = bottleneck(RATE, rtt, bdp(RATE, rtt));
     let forward = forward.with(|link| link.loss(loss));
-    let (network, row) = measure(bulk(controller, seed, [forward, back]), secs(0), secs(20));
+    let (network, row) = measure(bulk(controller, seed, [forward, back]), secs(0), secs(30));
     let gap = network.longest_gap().as_secs_f64();
     let share = row.share.unwrap_or(0.0);
     let row = if loss > 0.01 {
@@ -100,7 +102,15 @@ fn small_queue(controller: &Controller, seed: u64) -> Row {
 
 fn large_queue(controller: &Controller, seed: u64) -> Row {
     let ways = bottleneck(RATE, ms(50), bdp(RATE, ms(200)));
-    let (_, row) = measure(bulk(controller, seed, ways), secs(5), secs(25));
+    let run = |controller: &Controller| {
+        measure(bulk(controller, seed, ways.clone()), secs(5), secs(25)).1
+    };
+    let row = run(controller);
     let share = row.share.unwrap_or(0.0);
-    row.at_least("of link", share, 0.95)
+    if controller.is_loss_based() {
+        return row.at_least("of link", share, 0.95);
+    }
+    let [of_cubic, own] = [run(&CUBIC), row.clone()].map(|row| row.queueing.unwrap()[0]);
+    row.at_least("of link", share, OF_LINK)
+        .at_most("of CUBIC's queue", own / of_cubic, 0.35)
 }

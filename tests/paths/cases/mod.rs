@@ -9,6 +9,7 @@ mod slow;
 mod startup;
 mod wifi;
 
+use std::env;
 use std::time::Duration;
 
 use reliable_udp::Config;
@@ -76,7 +77,12 @@ pub(crate) const CUBIC: Controller = Controller {
     congestion: CongestionControl::Cubic,
 };
 
-pub(crate) const CONTROLLERS: [Controller; 2] = [NEW_RENO, CUBIC];
+pub(crate) const BBR: Controller = Controller {
+    name: "BBR",
+    congestion: CongestionControl::Bbr,
+};
+
+pub(crate) const CONTROLLERS: [Controller; 3] = [NEW_RENO, CUBIC, BBR];
 
 /// A case for each controller.
 pub(crate) fn each(
@@ -126,9 +132,9 @@ pub(crate) fn bulk(controller: &Controller, seed: u64, [forward, back]: [Way; 2]
 pub(crate) fn measure(setup: Setup, from: Duration, length: Duration) -> (Network, Row) {
     let rate = setup.forward.rate;
     let mut network = Network::new(setup);
-    network.run_until(from);
+    advance(&mut network, from);
     network.mark();
-    network.run_until(from + length);
+    advance(&mut network, from + length);
     network.check();
     let received = network.flows.iter().map(Flow::received_since_mark);
     let row = row(&network, rate, received.sum(), length);
@@ -139,7 +145,7 @@ pub(crate) fn measure(setup: Setup, from: Duration, length: Duration) -> (Networ
 pub(crate) fn transfer(setup: Setup, limit: Duration) -> (Network, Row, f64) {
     let rate = setup.forward.rate;
     let mut network = Network::new(setup);
-    network.run_until(limit);
+    advance(&mut network, limit);
     network.check();
     let ends = network.flows.iter().map(|flow| flow.completed_at);
     let took = ends
@@ -149,6 +155,47 @@ pub(crate) fn transfer(setup: Setup, limit: Duration) -> (Network, Row, f64) {
     let received = network.flows.iter().map(Flow::received).sum();
     let row = row(&network, rate, received, took);
     (network, row, took.as_secs_f64())
+}
+
+/// Runs on; with `PATHS_TRACE` set to a number of ms, says what the senders do that often.
+fn advance(network: &mut Network, until: Duration) {
+    let step = env::var("PATHS_TRACE")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    if let Some(step) = step
+        .map(Duration::from_millis)
+        .filter(|step| !step.is_zero())
+    {
+        while !network.is_done() && network.elapsed() + step < until {
+            network.run_until(network.elapsed() + step);
+            for flow in &network.flows {
+                println!("{}", trace(network.elapsed(), flow));
+            }
+        }
+    }
+    network.run_until(until);
+}
+
+fn trace(now: Duration, flow: &Flow) -> String {
+    let stats = flow.stats();
+    let millis = |time: Duration| time.as_millis();
+    format!(
+        "{:8} ms: {:10} read, cwnd {:8}, in flight {:8}, window {:8}, srtt {:4} ms, pacing {:?}, delivered {:8}/s, \
+         again {:6}, limits in ms: cwnd {}, window {}, buffer {}, pacer {}",
+        millis(now),
+        flow.received(),
+        stats.cwnd,
+        stats.bytes_in_flight,
+        stats.snd_wnd,
+        millis(stats.srtt.unwrap_or_default()),
+        stats.pacing_rate.unwrap_or(0),
+        stats.delivery_rate,
+        stats.segments_retransmitted,
+        millis(stats.cwnd_limited_time),
+        millis(stats.rwnd_limited_time),
+        millis(stats.send_buffer_limited_time),
+        millis(stats.pacing_limited_time),
+    )
 }
 
 /// Puts together what the whole network did.

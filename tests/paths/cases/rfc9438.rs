@@ -4,7 +4,7 @@
 //! anything, every segment is acknowledged. No slow start is part of it: here it ends at the window at which
 //! the model has its losses, and some losses pass before measuring begins. The longer cases begin elsewhere: the curve is
 //! flat where it should lead back to the model's window, and fast convergence (§4.7), which the model leaves out, takes
-//! 15 % of a peak that is missed by less than a segment; what is left of the difference after many losses is reported.
+//! 15 % of a peak that is missed by a segment; what is left of the difference after many losses is reported.
 //!
 //! The tables come of RFC 3649's 1.2 / √p for Reno, of equation 6 for CUBIC, and of the larger of these.
 
