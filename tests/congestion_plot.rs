@@ -204,9 +204,9 @@ fn a_blackout_ends_in_a_timeout_and_slow_start() {
 #[test]
 fn bbr_starts_up_and_probes_for_the_round_trip_time() {
     let flow = flow("--congestion bbr --length 12s");
-    let first = episodes::phases(&flow, "startup")[0];
+    let first = episodes::phases(&flow, "Startup")[0];
     assert!(first.from < Duration::from_millis(500), "{first:?}");
-    assert!(!episodes::phases(&flow, "probe RTT").is_empty());
+    assert!(!episodes::phases(&flow, "ProbeRTT").is_empty());
     assert!(flow.samples.iter().all(|s| s.phase != "slow start"));
 }
 

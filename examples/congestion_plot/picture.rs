@@ -32,9 +32,9 @@ const FLOWS: [RGBColor; 6] = [BLUE, ORANGE, GREEN, PURPLE, TEAL, BROWN];
 const PHASES: [(&str, &str, RGBColor); 5] = [
     ("slow start", "slow start", MINT),
     ("conservative slow start", "HyStart++", SAND),
-    ("startup", "startup", MINT),
-    ("probe up", "probe up", SAND),
-    ("probe RTT", "probe RTT", LILAC),
+    ("Startup", "startup", MINT),
+    ("ProbeBW UP", "probe up", SAND),
+    ("ProbeRTT", "probe RTT", LILAC),
 ];
 
 /// What all columns have in common, so that they can be compared.

@@ -7,7 +7,8 @@
 //! With paced departures there is no need to wait for a whole round trip whose smallest RTT has risen: in it the
 //! window doubles, and a queue as long as the path itself overflows. A stream without bursts causes no queue
 //! of its own, so eight samples in a row that have risen suggest that the pipe is full. The window then holds
-//! still. If no sample of the next whole round trip lies lower, that ends slow start, else it goes on.
+//! still for the next whole round trip. If none of its samples lies lower, the window grows by a sixteenth: where
+//! the pipe is full, the smallest RTT grows with it, and that ends slow start. Jitter does not do that.
 //!
 //! A round trip ends when a segment is acknowledged that was sent after it had begun; the core's delivery-rate
 //! sample tells (`prior_delivered`), so that no sequence number is needed (RFC 9406 §4.2 uses SND.NXT).
@@ -30,6 +31,10 @@ const CSS_GROWTH_DIVISOR: u64 = 4;
 const CSS_ROUNDS: u32 = 5;
 /// RFC 9406 §4.3: `L` for a sender that does not pace; one that does has no limit.
 const UNPACED_LIMIT: u64 = 8;
+/// What part of slow start's growth shows whether the RTT follows.
+const PROBE_DIVISOR: u64 = 16;
+/// If half of it shows, it does.
+const PROBE_RISE: u32 = 32;
 
 /// Where the initial slow start stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +54,14 @@ enum Phase {
         risen: Duration,
         /// Whether that round trip has begun.
         is_next_round: bool,
+    },
+    /// The window grows a little for one round trip. In the next one the growth arrives, and the one after that
+    /// shows whether the RTT has grown too.
+    Probing {
+        /// The smallest RTT before.
+        before: Duration,
+        /// Round trips spent here.
+        rounds: u32,
     },
 }
 
@@ -111,8 +124,9 @@ impl HyStart {
         false
     }
 
+    /// Says whether slow start is on its way to its end.
     pub(super) const fn is_conservative(&self) -> bool {
-        matches!(self.phase, Phase::Conservative { .. } | Phase::Held { .. })
+        !matches!(self.phase, Phase::Standard)
     }
 
     /// Returns by how much slow start may grow when `bytes` are acknowledged.
@@ -126,14 +140,17 @@ impl HyStart {
             Phase::Standard => bytes,
             // At least something, so that many small ACKs are not nothing.
             Phase::Conservative { .. } => bytes.div_ceil(CSS_GROWTH_DIVISOR),
-            Phase::Held { .. } => 0,
+            Phase::Probing { rounds: 0, .. } => bytes.div_ceil(PROBE_DIVISOR),
+            Phase::Held { .. } | Phase::Probing { .. } => 0,
         }
     }
 
     /// Begins a round; returns whether the last round of Conservative Slow Start is over.
     fn begin_round(&mut self) -> bool {
-        self.last_round_min_rtt = self.current_round_min_rtt.take();
+        let min_rtt = self.current_round_min_rtt.take();
+        self.last_round_min_rtt = min_rtt;
         let samples = std::mem::take(&mut self.rtt_samples);
+        let min_rtt = min_rtt.filter(|_| samples >= N_RTT_SAMPLE);
         match &mut self.phase {
             Phase::Standard => {}
             Phase::Conservative { rounds, .. } => {
@@ -141,9 +158,17 @@ impl HyStart {
                 return *rounds >= CSS_ROUNDS;
             }
             Phase::Held { is_next_round, .. } if !*is_next_round => *is_next_round = true,
+            Phase::Probing { rounds, .. } if *rounds < 2 => *rounds += 1,
             Phase::Held { .. } => {
+                self.phase = min_rtt.map_or(Phase::Standard, |before| Phase::Probing {
+                    before,
+                    rounds: 0,
+                });
+            }
+            Phase::Probing { before, .. } => {
+                let risen = before.saturating_add(*before / PROBE_RISE);
                 self.phase = Phase::Standard;
-                return samples >= N_RTT_SAMPLE;
+                return min_rtt.is_some_and(|min_rtt| min_rtt >= risen);
             }
         }
         false
@@ -162,7 +187,9 @@ impl HyStart {
         let is_sampled = self.rtt_samples >= N_RTT_SAMPLE;
         match (self.phase, self.last_round_min_rtt) {
             (Phase::Standard, Some(last)) if is_sampled => {
-                let risen = last.saturating_add(threshold(last));
+                let rise = threshold(last);
+                let rise = if self.is_paced { rise / 2 } else { rise };
+                let risen = last.saturating_add(rise);
                 // Deviation from RFC 9406 §4.2: a paced sender acts within the round trip, because it causes no
                 // bursts that would have to be told from a queue.
                 if self.is_paced && self.latest.iter().all(|latest| *latest >= risen) {
@@ -187,7 +214,14 @@ impl HyStart {
                 },
                 _,
             ) if sample < risen => self.phase = Phase::Standard,
-            (Phase::Standard | Phase::Conservative { .. } | Phase::Held { .. }, _) => {}
+            (Phase::Probing { before, .. }, _) if sample < before => self.phase = Phase::Standard,
+            (
+                Phase::Standard
+                | Phase::Conservative { .. }
+                | Phase::Held { .. }
+                | Phase::Probing { .. },
+                _,
+            ) => {}
         }
     }
 }
@@ -321,32 +355,50 @@ mod tests {
             let mut rounds = paced();
             rounds.round(20, ms(80));
             rounds.begin();
-            // 80 / 8 = 10 ms; one sample in eight that has not risen is enough to go on.
-            for rtt in [90, 90, 90, 89, 90, 90, 90, 90, 90, 90, 90] {
+            // 80 / 8 / 2 = 5 ms; one sample in eight that has not risen is enough to go on.
+            for rtt in [85, 85, 85, 84, 85, 85, 85, 85, 85, 85, 85] {
                 rounds.ack(ms(rtt));
             }
             assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
-            rounds.ack(ms(90));
+            rounds.ack(ms(85));
             assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
             rounds
         };
-        // Whatever the rest of the round brings, a whole one without a lower sample ends slow start,
+        // Whatever the rest of the round brings, a whole one without a lower sample lets the window grow by a
+        // sixteenth; if the smallest RTT of the second round after that has risen by half of it, slow start ends.
+        for (last, expected) in [(ms(88), true), (ms(87), false)] {
+            let mut rounds = held();
+            assert!(!rounds.rest(8, ms(80)));
+            assert!(!rounds.round(8, ms(85)));
+            assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
+            assert!(!rounds.round(8, ms(85)));
+            assert_eq!(rounds.hystart.growth(4_000, MSS), 250);
+            assert!(!rounds.round(8, ms(85)));
+            assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
+            assert!(!rounds.round(8, last));
+            rounds.begin();
+            assert_eq!(rounds.ack(last), expected, "{last:?}");
+            if !expected {
+                assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
+            }
+        }
+        // A sample below that of the held round lets it go on at any time.
         let mut rounds = held();
-        assert!(!rounds.rest(8, ms(80)));
-        assert!(!rounds.round(8, ms(90)));
-        rounds.begin();
-        assert!(rounds.ack(ms(90)));
-        // one lower sample lets it go on,
-        let mut rounds = held();
-        assert!(!rounds.round(8, ms(90)));
-        assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
-        assert!(!rounds.rest(1, ms(89)));
+        assert!(!rounds.round(8, ms(86)));
+        assert!(!rounds.round(8, ms(86)));
+        assert!(rounds.is_conservative());
+        rounds.ack(ms(85));
         assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
-        assert!(!rounds.round(1, ms(90)));
+        // One lower sample lets it go on,
+        let mut rounds = held();
+        assert!(!rounds.round(8, ms(85)));
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
+        assert!(!rounds.rest(1, ms(84)));
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
         // and one of seven samples is no proof.
         let mut rounds = held();
-        assert!(!rounds.round(7, ms(90)));
-        assert!(!rounds.round(1, ms(90)));
+        assert!(!rounds.round(7, ms(85)));
+        assert!(!rounds.round(1, ms(85)));
         assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
     }
 

@@ -430,8 +430,8 @@ impl Recovery {
             return None;
         }
         let is_slow_start = self.controller.cwnd() < self.controller.ssthresh();
-        // In recovery more than the window is on its way, and what lets it go is the ACK clock of PRR.
-        let outstanding = self.cwnd().max(self.flight_size());
+        // As recovery begins, more than the window is on its way.
+        let outstanding = self.cwnd().max(self.pipe());
         window_rate(outstanding, is_slow_start, self.rtt.srtt()?)
     }
 

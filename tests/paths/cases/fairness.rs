@@ -73,16 +73,33 @@ fn jain([a, b]: [f64; 2]) -> f64 {
     (a + b).powi(2) / (2.0 * (a * a + b * b))
 }
 
-/// Two of the same, the second five seconds later; measured over the second half of a minute.
+/// Two of the same, the second one to five seconds later; measured for a minute from ten seconds after that on. In
+/// a minute few losses decide who has how much, and chance decides whom they meet: the median of the five runs
+/// counts.
 fn same(controller: &Controller) -> Case {
     let controller = controller.clone();
+    let least = if controller.name == BBR.name {
+        0.8
+    } else {
+        0.97
+    };
     Case::new("fairness/two", controller.name, move |seed| {
-        let flow = controller.flow(ENDLESS);
-        let setup = pair(seed, &[flow.clone(), flow], 1);
-        let names = [controller.name; 2];
-        rows(setup, names, [secs(35), secs(30)], |row, goodputs| {
-            row.at_least("Jain's index", jain(goodputs), 0.94)
-        })
+        let mut runs: Vec<_> = (1..=5)
+            .map(|start| {
+                let flow = controller.flow(ENDLESS);
+                let mut setup = pair(seed, &[flow.clone(), flow], 1);
+                setup.flows[1].start = secs(start);
+                let mut index = 0.0;
+                let span = [secs(start + 10), secs(60)];
+                let rows = rows(setup, [controller.name; 2], span, |row, goodputs| {
+                    index = jain(goodputs);
+                    row.at_least("Jain's index", index, least)
+                });
+                (index, rows)
+            })
+            .collect();
+        runs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        runs.swap_remove(2).1
     })
 }
 

@@ -37,7 +37,7 @@ fn filled(controller: &Controller, seed: u64) -> Row {
     let (network, row) = measure(setup(controller, seed, 0.0, ENDLESS), secs(30), secs(30));
     let (back, share) = (network.back(), row.share.unwrap_or(0.0));
     let lost = back.dropped_queue as f64 / back.sent as f64;
-    row.at_least("of link", share, allowed(controller, 0.8, 0.65))
+    row.at_least("of link", share, allowed(controller, 0.75, 0.65))
         .noted("ACKs dropped", lost)
         .noted(
             "ACKs Mbit/s",

@@ -20,7 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
         ];
         let (_, row) = measure(bulk(c, seed, ways), secs(0), secs(20));
         let share = row.share.unwrap_or(0.0);
-        row.at_least("of link", share, 0.78)
+        row.at_least("of link", share, 0.9)
     });
     cases.extend(each("wifi/late 5 % by 0 to 10 ms", |c, seed| {
         let ways = ways().map(|way| way.with(|link| link.reorder(0.05, ms(10))));

@@ -103,11 +103,11 @@ fn a_window_without_a_rate_is_spread_over_the_round_trip() {
     test.sack(10, &[(11, 14)]);
     test.expect_recovery(1, 10, 6);
     test.expect_retransmission(10);
-    // Slow start is over: a fifth faster than one window per round trip, of what is outstanding in recovery,
-    assert_eq!(test.recovery.pacing_rate(), Some(120_000));
+    // Slow start is over: a fifth faster than one window per round trip, of the 7,000 still on their way,
+    assert_eq!(test.recovery.pacing_rate(), Some(84_000));
     test.advance(100);
     test.ack(20);
-    // and of the window after it, 7,000 by now.
+    // and of the window after it, as large by now.
     test.expect_heard(&[Heard::Exited]);
     assert_eq!(test.recovery.pacing_rate(), Some(84_000));
 }
