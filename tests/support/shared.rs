@@ -21,7 +21,7 @@ use bytes::Bytes;
 use reliable_udp::internals::wire::{Flags, Segment, SeqNumber};
 use reliable_udp::internals::{Connection, OpenParams, ReadError, State, WriteError};
 use reliable_udp::sim::{Link, LinkConfig, LinkConfigBuilder, LinkStats, Rng};
-use reliable_udp::{Config, ConnectionStats, Timestamp};
+use reliable_udp::{Config, ConnectionStats, Ecn, Timestamp};
 
 /// The headers of IPv4 and UDP.
 pub const OVERHEAD: usize = 28;
@@ -186,7 +186,11 @@ impl Flow {
     }
 }
 
-type Parcel = Reverse<(Timestamp, u64, usize, usize, Bytes)>;
+/// When, a number that keeps the order, flow, end, and what arrives with how many marks of [`MARKS`] before its own.
+type Parcel = Reverse<(Timestamp, u64, usize, usize, Bytes, usize)>;
+
+/// All that the IP header may say.
+const MARKS: [Option<Ecn>; 4] = [None, Some(Ecn::Ect1), Some(Ecn::Ect0), Some(Ecn::Ce)];
 
 /// Flows, two links and a clock.
 pub struct Network {
@@ -347,13 +351,13 @@ impl Network {
         };
         self.now = self.now.max(at);
         if arrival == Some(at) {
-            let Some(Reverse((_, _, flow, end, bytes))) = self.in_flight.pop() else {
+            let Some(Reverse((_, _, flow, end, bytes, mark))) = self.in_flight.pop() else {
                 return false;
             };
             if end == CLIENT && self.is_asleep() {
                 return true;
             }
-            self.arrive(flow, end, &bytes);
+            self.arrive(flow, end, &bytes, MARKS[mark]);
             self.settle(flow, end);
         } else if let Some((_, flow, end)) = timer {
             self.expire(flow, end);
@@ -384,11 +388,14 @@ impl Network {
         }
     }
 
-    fn arrive(&mut self, flow: usize, end: usize, bytes: &Bytes) {
+    fn arrive(&mut self, flow: usize, end: usize, bytes: &Bytes, mark: Option<Ecn>) {
         let host = &mut self.flows[flow].hosts[end];
         let segment = Segment::decode(bytes).unwrap();
         match &mut host.connection {
-            Some(connection) => connection.handle_segment(self.now, &segment, bytes),
+            Some(connection) => {
+                connection.note_mark(mark);
+                connection.handle_segment(self.now, &segment, bytes);
+            }
             None if segment.header.flags.contains(Flags::SYN) => {
                 let config = Arc::clone(&host.config);
                 let connection = Connection::accept(self.now, config, &params(flow, end), &segment);
@@ -421,7 +428,7 @@ impl Network {
             while from < to {
                 let until = to.min(from + transmit.segment_size);
                 let bytes = Bytes::copy_from_slice(&self.buf[from..until]);
-                self.send(flow, end, &bytes);
+                self.send(flow, end, &bytes, transmit.ecn);
                 from = until;
             }
         }
@@ -486,13 +493,13 @@ impl Network {
     }
 
     /// Passes a datagram through the link of its direction.
-    fn send(&mut self, flow: usize, from: usize, bytes: &Bytes) {
+    fn send(&mut self, flow: usize, from: usize, bytes: &Bytes, mark: Option<Ecn>) {
         let has_data = from == CLIENT && bytes.len() > 100;
         if has_data && self.is_scripted_loss() {
             return;
         }
         let on_wire = Bytes::from_static(&BLANK[..bytes.len() + OVERHEAD]);
-        for delivery in self.links[from].send(self.now, on_wire.clone()) {
+        for delivery in self.links[from].send_marked(self.now, on_wire.clone(), mark) {
             if has_data {
                 let transit = self.forward.transit(on_wire.len());
                 let took = delivery.at.saturating_since(self.now);
@@ -507,7 +514,15 @@ impl Network {
                 at = freeze.end;
             }
             self.parcels += 1;
-            let parcel = (at, self.parcels, flow, 1 - from, bytes.clone());
+            let mark = MARKS.iter().position(|mark| *mark == delivery.ecn);
+            let parcel = (
+                at,
+                self.parcels,
+                flow,
+                1 - from,
+                bytes.clone(),
+                mark.unwrap(),
+            );
             self.in_flight.push(Reverse(parcel));
         }
     }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    CUBIC, Controller, NEW_RENO, bdp, bottleneck, bulk, each, measure, ms, response, secs,
+    CUBIC, Controller, NEW_RENO, advance, bdp, bottleneck, bulk, each, measure, ms, response, row,
+    secs,
 };
 use crate::report::{Case, Row};
+use crate::shared::Network;
 
 const RATE: u64 = 100_000_000;
 /// What part of the payload that the link can carry has to arrive.
@@ -31,6 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
     }
     cases.extend(each("grid/queue 0.1 BDP 50 ms", small_queue));
     cases.extend(each("grid/queue 4 BDP 50 ms", large_queue));
+    cases.extend(each("grid/marks 50 ms", marks));
     cases.extend(long());
     cases
 }
@@ -113,4 +116,39 @@ fn large_queue(controller: &Controller, seed: u64) -> Row {
     let [of_cubic, own] = [run(&CUBIC), row.clone()].map(|row| row.queueing.unwrap()[0]);
     row.at_least("of link", share, OF_LINK)
         .at_most("of CUBIC's queue", own / of_cubic, 0.35)
+}
+
+/// Marks in place of drops: from 0.64 of a queue of one bandwidth-delay product on.
+fn marks(controller: &Controller, seed: u64) -> Row {
+    let queue = bdp(RATE, ms(50));
+    let (start_up, length) = (secs(5), secs(25));
+    let run = |marks: bool| {
+        let [forward, back] = bottleneck(RATE, ms(50), queue);
+        let forward = forward.with(|link| {
+            if marks {
+                link.mark_above_bytes(queue * 16 / 25)
+            } else {
+                link
+            }
+        });
+        let setup = bulk(controller, seed, [forward, back]);
+        let rate = setup.forward.rate;
+        let mut network = Network::new(setup);
+        advance(&mut network, start_up);
+        network.mark();
+        let before = network.flows[0].stats().bytes_retransmitted;
+        advance(&mut network, start_up + length);
+        network.check();
+        let again = network.flows[0].stats().bytes_retransmitted - before;
+        let received = network.flows[0].received_since_mark();
+        (row(&network, rate, received, length), again)
+    };
+    let (drops, _) = run(false);
+    let (row, again) = run(true);
+    let ratio = row.goodput / drops.goodput;
+    row.at_least("of that with drops", ratio, 0.97).at_most(
+        "sent again after start-up",
+        again as f64,
+        0.0,
+    )
 }
