@@ -232,7 +232,7 @@ impl ConfigBuilder {
     ///
     /// More than the draft's value departs from it: on a path that loses segments whatever is sent, a radio link for
     /// example, it keeps the rate up; where the losses are those of a full queue, it takes bandwidth from
-    /// others and keeps the queue full. Set it above the loss rate that the path has by itself, and
+    /// others and keeps the queue full. Set it to twice the loss rate that the path has by itself, or more, and
     /// not for paths that are shared with others who were not asked.
     pub fn bbr_loss_threshold(mut self, fraction: f64) -> Self {
         self.config.bbr_loss_threshold = fraction;

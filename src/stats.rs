@@ -39,7 +39,8 @@ pub struct ConnectionStats {
     pub flight_size: u64,
     /// Bytes estimated in the network (`pipe`, RFC 6675 §2): the flight without what was SACKed or lost.
     pub bytes_in_flight: u64,
-    /// Departure rate in bytes per second, `None` while the controller does not pace.
+    /// Departure rate in bytes per second: the controller's, or what spreads its window over the round trip.
+    /// `None` while nothing is paced.
     pub pacing_rate: Option<u64>,
     /// Latest delivery-rate sample in bytes per second (draft-ietf-ccwg-bbr §4.1), 0 before the first.
     pub delivery_rate: u64,

@@ -2,7 +2,8 @@
 //!
 //! A controller is a pure state machine that knows only bytes and time. The core tells it what
 //! happened through one event struct per hook and asks it four questions: [`cwnd`], [`ssthresh`],
-//! [`pacing_rate`] and [`uses_prr`]. It never touches a socket, a clock or a sequence number.
+//! [`pacing_rate`] and [`uses_prr`]; its [`name`] and [`phase`] are for statistics. It never touches a
+//! socket, a clock or a sequence number.
 //!
 //! # Call order
 //!
@@ -28,8 +29,9 @@
 //! # What the core does itself
 //!
 //! Loss detection, retransmission, the RTT estimate, limited transmit, flow control, the retransmission timer,
-//! finding out whether the window is used (RFC 7661) and proportional rate reduction (RFC 9937). While the core is in recovery and [`uses_prr`] is true, the amount sent is
-//! PRR's, and the controller's `cwnd` should already be its target for the end of the episode.
+//! finding out whether the window is used (RFC 7661), spreading the window of a controller that names no rate over the
+//! round trip, and proportional rate reduction (RFC 9937). While the core is in recovery and [`uses_prr`] is true, the
+//! amount sent is PRR's, and the controller's `cwnd` should already be its target for the end of the episode.
 //!
 //! # Writing one
 //!
@@ -72,6 +74,8 @@
 //! [`ssthresh`]: CongestionController::ssthresh
 //! [`pacing_rate`]: CongestionController::pacing_rate
 //! [`uses_prr`]: CongestionController::uses_prr
+//! [`name`]: CongestionController::name
+//! [`phase`]: CongestionController::phase
 //! [`on_lost`]: CongestionController::on_lost
 //! [`on_recovery_entered`]: CongestionController::on_recovery_entered
 //! [`on_undo`]: CongestionController::on_undo
