@@ -7,8 +7,9 @@
 //! With paced departures there is no need to wait for a whole round trip whose smallest RTT has risen: in it the
 //! window doubles, and a queue as long as the path itself overflows. A stream without bursts causes no queue
 //! of its own, so eight samples in a row that have risen suggest that the pipe is full. The window then holds
-//! still for the next whole round trip. If none of its samples lies lower, the window grows by a sixteenth: where
-//! the pipe is full, the smallest RTT grows with it, and that ends slow start. Jitter does not do that.
+//! still. If no sample of the next whole round trip lies lower, and those of the one after are steady, as they are
+//! where a full pipe is kept full, the window grows by a sixteenth; if the smallest RTT grows with it, slow start
+//! ends. Where they are not steady, the path jitters and the RFC's rule takes over.
 //!
 //! A round trip ends when a segment is acknowledged that was sent after it had begun; the core's delivery-rate
 //! sample tells (`prior_delivered`), so that no sequence number is needed (RFC 9406 §4.2 uses SND.NXT).
@@ -48,12 +49,12 @@ enum Phase {
         /// Round trips spent here.
         rounds: u32,
     },
-    /// The latest samples of a paced sender have risen; nothing grows until the next round trip tells more.
+    /// The latest samples of a paced sender have risen; nothing grows until the next round trips tell more.
     Held {
         /// What the samples have risen to.
         risen: Duration,
-        /// Whether that round trip has begun.
-        is_next_round: bool,
+        /// Round trips that have begun since.
+        rounds: u32,
     },
     /// The window grows a little for one round trip. In the next one the growth arrives, and the one after that
     /// shows whether the RTT has grown too.
@@ -75,11 +76,14 @@ pub(super) struct HyStart {
     current_round_min_rtt: Option<Duration>,
     /// `rttSampleCount`
     rtt_samples: u32,
-    /// The latest samples.
+    /// The largest sample of this round trip, and the latest ones.
+    current_round_max_rtt: Duration,
     latest: [Duration; N_RTT_SAMPLE as usize],
     /// The round ends when something is acknowledged that was sent after this much had been delivered.
     round_ends_at: u64,
     is_paced: bool,
+    /// Whether a rise within a round trip counts.
+    acts_early: bool,
 }
 
 impl HyStart {
@@ -89,9 +93,11 @@ impl HyStart {
             last_round_min_rtt: None,
             current_round_min_rtt: None,
             rtt_samples: 0,
+            current_round_max_rtt: Duration::ZERO,
             latest: [Duration::ZERO; N_RTT_SAMPLE as usize],
             round_ends_at: 0,
             is_paced,
+            acts_early: is_paced,
         }
     }
 
@@ -150,6 +156,7 @@ impl HyStart {
         let min_rtt = self.current_round_min_rtt.take();
         self.last_round_min_rtt = min_rtt;
         let samples = std::mem::take(&mut self.rtt_samples);
+        let max_rtt = std::mem::take(&mut self.current_round_max_rtt);
         let min_rtt = min_rtt.filter(|_| samples >= N_RTT_SAMPLE);
         match &mut self.phase {
             Phase::Standard => {}
@@ -157,13 +164,22 @@ impl HyStart {
                 *rounds += 1;
                 return *rounds >= CSS_ROUNDS;
             }
-            Phase::Held { is_next_round, .. } if !*is_next_round => *is_next_round = true,
-            Phase::Probing { rounds, .. } if *rounds < 2 => *rounds += 1,
+            Phase::Held { rounds, .. } | Phase::Probing { rounds, .. } if *rounds < 2 => {
+                *rounds += 1;
+            }
             Phase::Held { .. } => {
-                self.phase = min_rtt.map_or(Phase::Standard, |before| Phase::Probing {
-                    before,
-                    rounds: 0,
-                });
+                let is_steady = |min_rtt: Duration| max_rtt <= min_rtt + threshold(min_rtt);
+                self.phase = match min_rtt {
+                    None => Phase::Standard,
+                    Some(before) if is_steady(before) => Phase::Probing { before, rounds: 0 },
+                    Some(baseline) => {
+                        self.acts_early = false;
+                        Phase::Conservative {
+                            baseline,
+                            rounds: 0,
+                        }
+                    }
+                };
             }
             Phase::Probing { before, .. } => {
                 let risen = before.saturating_add(*before / PROBE_RISE);
@@ -183,21 +199,19 @@ impl HyStart {
         }
         let current = self.current_round_min_rtt.unwrap_or(sample).min(sample);
         self.current_round_min_rtt = Some(current);
+        self.current_round_max_rtt = self.current_round_max_rtt.max(sample);
         self.rtt_samples = self.rtt_samples.saturating_add(1);
         let is_sampled = self.rtt_samples >= N_RTT_SAMPLE;
         match (self.phase, self.last_round_min_rtt) {
             (Phase::Standard, Some(last)) if is_sampled => {
                 let rise = threshold(last);
-                let rise = if self.is_paced { rise / 2 } else { rise };
+                let rise = if self.acts_early { rise / 2 } else { rise };
                 let risen = last.saturating_add(rise);
                 // Deviation from RFC 9406 §4.2: a paced sender acts within the round trip, because it causes no
                 // bursts that would have to be told from a queue.
-                if self.is_paced && self.latest.iter().all(|latest| *latest >= risen) {
-                    self.phase = Phase::Held {
-                        risen,
-                        is_next_round: false,
-                    };
-                } else if !self.is_paced && current >= risen {
+                if self.acts_early && self.latest.iter().all(|latest| *latest >= risen) {
+                    self.phase = Phase::Held { risen, rounds: 0 };
+                } else if !self.acts_early && current >= risen {
                     self.phase = Phase::Conservative {
                         baseline: current,
                         rounds: 0,
@@ -207,13 +221,9 @@ impl HyStart {
             (Phase::Conservative { baseline, .. }, _) if is_sampled && current < baseline => {
                 self.phase = Phase::Standard;
             }
-            (
-                Phase::Held {
-                    risen,
-                    is_next_round: true,
-                },
-                _,
-            ) if sample < risen => self.phase = Phase::Standard,
+            (Phase::Held { risen, rounds: 1.. }, _) if sample < risen => {
+                self.phase = Phase::Standard;
+            }
             (Phase::Probing { before, .. }, _) if sample < before => self.phase = Phase::Standard,
             (
                 Phase::Standard
@@ -364,11 +374,13 @@ mod tests {
             assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
             rounds
         };
-        // Whatever the rest of the round brings, a whole one without a lower sample lets the window grow by a
-        // sixteenth; if the smallest RTT of the second round after that has risen by half of it, slow start ends.
+        // Whatever the rest of the round brings, a whole one without a lower sample and a steady one let the window
+        // grow by a sixteenth; if the smallest RTT of the second round after that has risen by half of it, slow
+        // start ends.
         for (last, expected) in [(ms(88), true), (ms(87), false)] {
             let mut rounds = held();
             assert!(!rounds.rest(8, ms(80)));
+            assert!(!rounds.round(8, ms(95)));
             assert!(!rounds.round(8, ms(85)));
             assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
             assert!(!rounds.round(8, ms(85)));
@@ -386,19 +398,45 @@ mod tests {
         let mut rounds = held();
         assert!(!rounds.round(8, ms(86)));
         assert!(!rounds.round(8, ms(86)));
+        assert!(!rounds.round(8, ms(86)));
         assert!(rounds.is_conservative());
         rounds.ack(ms(85));
         assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
-        // One lower sample lets it go on,
+        // One sample that has not risen lets it go on,
         let mut rounds = held();
         assert!(!rounds.round(8, ms(85)));
         assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
         assert!(!rounds.rest(1, ms(84)));
         assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
-        // and one of seven samples is no proof.
+        // and seven samples are no proof.
         let mut rounds = held();
-        assert!(!rounds.round(7, ms(85)));
-        assert!(!rounds.round(1, ms(85)));
+        assert!(!rounds.round(7, ms(90)));
+        assert!(!rounds.round(7, ms(90)));
+        assert!(!rounds.round(1, ms(90)));
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
+    }
+
+    #[test]
+    fn where_samples_are_not_steady_the_rule_for_whole_round_trips_takes_over() {
+        let mut rounds = Rounds {
+            hystart: HyStart::new(true),
+            ..Rounds::new()
+        };
+        rounds.round(20, ms(80));
+        rounds.round(8, ms(90));
+        rounds.round(8, ms(90));
+        // 90 / 8 = 11.25 ms.
+        rounds.round(7, ms(90));
+        rounds.ack(ms(102));
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
+        rounds.round(8, ms(90));
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 1_000);
+        // A round trip with a lower one resumes slow start, and eight samples in a row mean nothing any more.
+        rounds.round(8, ms(85));
+        assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
+        rounds.begin();
+        rounds.ack(ms(85));
+        assert!(!rounds.rest(20, ms(105)));
         assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
     }
 
