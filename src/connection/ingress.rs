@@ -353,7 +353,15 @@ impl Connection {
         }
         // RFC 9293 §3.10.7.4: while the window is closed, valid ACKs are still taken.
         let is_at_closed_window = self.receiver.rcv_wnd() == 0 && placed.start == rcv_nxt;
-        if is_at_closed_window && flags.contains(Flags::ACK) && !flags.contains(Flags::SYN) {
+        // RFC 9293 appendix A.2: so is what is new in an ACK from just before RCV.NXT. A peer that takes it that
+        // what it sent into our closed window was refused stays there (see `Sender::ack_seq`); if we do the same,
+        // each would refuse for ever what the other has to say.
+        let is_just_before = is_keepalive || (is_old_text && placed.end() > self.previous_ack_sent);
+        let is_synchronized = self.negotiated.is_some();
+        let is_news = self.acceptable_ack(&segment.header) > Some(self.sender.snd_una());
+        let is_late_answer = is_just_before && is_synchronized && is_news;
+        let is_ack = flags.contains(Flags::ACK) && !flags.contains(Flags::SYN);
+        if (is_at_closed_window || is_late_answer) && is_ack {
             self.on_heard(now);
             let _ = self.take_ack(now, segment, placed);
         }

@@ -297,6 +297,31 @@ fn acks_stay_acceptable_to_a_peer_that_refuses_the_fin() {
 }
 
 /// RFC 9293 §3.10.5: in TIME-WAIT there is nobody left to reset, and the wait goes on.
+/// RFC 9293 appendix A.2: both sides believe that the other has refused the FIN, and so both stay at the number
+/// before it, which neither expects any more.
+#[test]
+fn an_ack_from_before_the_fin_still_acknowledges_ours() {
+    let mut test = ConnectionTest::established(plain());
+    test.peer_window = 0;
+    test.inject((A, 5_001, 1_001, 0));
+    test.finish();
+    test.expect((F | A, 1_001, 5_001, 0));
+    test.advance(400);
+    test.expect((F | A, 1_001, 5_001, 0));
+    test.inject((F | A, 5_001, 1_001, 0));
+    test.expect((A, 1_001, 5_002, 0));
+    assert_eq!(test.connection.state(), State::Closing);
+    // What is older, or acknowledges nothing new, changes nothing.
+    test.inject((A, 5_001, 1_001, 0));
+    test.expect((A, 1_001, 5_002, 0));
+    assert_eq!(test.connection.state(), State::Closing);
+    test.inject((A, 5_001, 1_002, 0));
+    test.expect((A, 1_002, 5_002, 0));
+    assert_eq!(test.connection.state(), State::TimeWait);
+    test.expect_event(Event::Readable);
+    test.expect_event(Event::Finished);
+}
+
 #[test]
 fn dropping_unread_data_in_time_wait_is_silent() {
     let mut test = ConnectionTest::established(plain());

@@ -216,3 +216,38 @@ fn closing_behind_full_windows_gets_through_loss() {
         }
     }
 }
+
+/// The same with both FINs delivered and everything after them lost until both timers have expired.
+#[test]
+fn closing_behind_full_windows_survives_the_loss_of_both_acks() {
+    let config = Config::builder()
+        .receive_buffer(8_192)
+        .linger(Duration::from_secs(3_600));
+    let config = config.build().unwrap();
+    let mut pair = Pair::new(&config, 1, 0);
+    for end in 0..2 {
+        let data = pattern(0, 8_192);
+        assert_eq!(pair.ends[end].write(pair.now, &data), Ok(8_192));
+        pair.flush(end);
+    }
+    let until = pair.now + Duration::from_secs(2);
+    while pair.now < until && pair.step() {}
+    for end in 0..2 {
+        assert!(pair.ends[end].sender.is_all_data_acked());
+        assert_eq!(pair.ends[end].sender.snd_wnd(), 0);
+        pair.ends[end].finish(pair.now).unwrap();
+        pair.flush(end);
+    }
+    // What is on its way arrives.
+    pair.loss_percent = 100;
+    let is_late = |end: &Connection| end.sender.recovery().consecutive_timeouts() > 0;
+    while !pair.ends.iter().all(is_late) && pair.step() {}
+    assert!(pair.ends.iter().all(|end| end.state() == State::Closing));
+    pair.loss_percent = 0;
+    let sent = pair.sent;
+    while pair.sent < sent + 100 && pair.step() {}
+    assert!(pair.sent < sent + 100, "a storm by {:?}", pair.now);
+    for end in &pair.ends {
+        assert_eq!(end.finish_status(), Ok(true));
+    }
+}
