@@ -391,7 +391,8 @@ impl Recovery {
             }
             Phase::Open | Phase::Loss { .. } => cwnd.saturating_sub(pipe),
         };
-        if self.must_retransmit() {
+        // With nothing outstanding no ACK comes that would allow more.
+        if self.must_retransmit() || self.flight_size() == 0 {
             allowed.max(self.mss)
         } else {
             allowed

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ecn::{Ecn, EcnState};
+use crate::wire::{SackBlock, SackBlocks};
 
 const E: Flags = Flags::ECE;
 const W: Flags = Flags::CWR;
@@ -45,6 +46,38 @@ fn an_echo_on_every_ack_slows_down_to_one_segment_and_is_then_ignored() {
     assert_eq!(smallest, 1_000);
     assert_eq!((stats.ecn_reductions, stats.rto_count), (8, 0));
     assert!(stats.cwnd > 4_000, "{}", stats.cwnd);
+}
+
+/// Nothing is outstanding then that could be acknowledged, so that nothing else would ever allow more.
+#[test]
+fn an_echo_on_an_ack_that_delivers_nothing_leaves_room_for_a_segment() {
+    let mut test = ConnectionTest::connect(plain().sack(true));
+    test.expect((S, 1_000, 0, 0));
+    test.advance(100);
+    let offer = Options {
+        mss: Some(1_000),
+        sack_permitted: true,
+        ..Options::default()
+    };
+    test.inject_with((S | A | E, 5_000, 1_001, 0), offer);
+    test.expect((A, 1_001, 5_001, 0));
+    test.write(1_000);
+    test.expect((A | P, 1_001, 5_001, 1_000));
+    // What it SACKs it could as well have acknowledged.
+    let mut sack_blocks = SackBlocks::new();
+    sack_blocks.push(SackBlock {
+        left: SeqNumber::new(1_001),
+        right: SeqNumber::new(2_001),
+    });
+    let sacks = Options {
+        sack_blocks,
+        ..Options::default()
+    };
+    test.inject_with((A, 5_001, 1_001, 0), sacks);
+    test.inject((A | E, 5_001, 2_001, 0));
+    assert_eq!(test.connection.stats().ecn_reductions, 1);
+    test.write(1_000);
+    test.expect((A | P | W, 2_001, 5_001, 1_000));
 }
 
 #[test]
