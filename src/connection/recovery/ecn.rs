@@ -24,8 +24,8 @@ use crate::ecn::EcnState;
 /// Flights in a row of which nothing arrived that was marked before marking stops. One alone may be chance.
 const MAX_STRIKES: u32 = 2;
 /// Deviation from RFC 3168 §6.1.2: after so many reductions in a row, with an echo on every ACK in between, echoes are
-/// ignored, because a path that marks everything would keep the window at its smallest for ever. They are enough
-/// to bring an initial window of ten segments there by a fifth each.
+/// ignored as soon as the window is no larger than the initial one, because a path that marks everything would keep
+/// it at its smallest for ever. They are enough to bring an initial window of ten segments there by a fifth each.
 const MAX_FULL_ROUNDS: u32 = 8;
 
 /// ECN as the sender sees it.
@@ -196,8 +196,10 @@ impl Recovery {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        self.ecn.full_rounds += 1;
-        if self.ecn.full_rounds > MAX_FULL_ROUNDS {
+        self.ecn.full_rounds = self.ecn.full_rounds.saturating_add(1);
+        // A large window may well be marked all through, for as long as others fill the queue.
+        let initial_window = self.initial_window_segments.saturating_mul(self.mss);
+        if self.ecn.full_rounds > MAX_FULL_ROUNDS && self.cwnd() <= initial_window {
             self.ecn.state = EcnState::AlwaysMarked;
             tracing::debug!("everything is marked, whatever the window");
             return;

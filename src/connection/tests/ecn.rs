@@ -9,7 +9,11 @@ const W: Flags = Flags::CWR;
 
 /// Connected to a peer that has agreed on ECN; 1001 and 5001 come next.
 fn agreed() -> ConnectionTest {
-    let mut test = ConnectionTest::connect(plain());
+    agreed_by(plain())
+}
+
+fn agreed_by(config: ConfigBuilder) -> ConnectionTest {
+    let mut test = ConnectionTest::connect(config);
     test.expect((S, 1_000, 0, 0));
     test.advance(100);
     test.inject_with(
@@ -46,6 +50,35 @@ fn an_echo_on_every_ack_slows_down_to_one_segment_and_is_then_ignored() {
     assert_eq!(smallest, 1_000);
     assert_eq!((stats.ecn_reductions, stats.rto_count), (8, 0));
     assert!(stats.cwnd > 4_000, "{}", stats.cwnd);
+}
+
+/// Eight round trips may be short, and the queue somebody else's.
+#[test]
+fn echoes_are_not_ignored_before_the_window_is_small() {
+    let mut test = agreed_by(plain().initial_window(2));
+    test.peer_window = 60_000;
+    let (mut rounds, mut largest) = (0, 0);
+    while test.connection.stats().ecn == EcnState::Capable {
+        if test.connection.sender.unsent() < 60_000 {
+            test.write(60_000);
+        }
+        test.advance(100);
+        rounds += 1;
+        assert!(rounds < 200, "no end");
+        let echo = if rounds > 6 { E } else { Flags::EMPTY };
+        for (header, payload) in std::mem::take(&mut test.sent) {
+            let end = header.seq.get() + u32::try_from(payload.len()).unwrap();
+            test.inject((A | echo, 5_001, end, 0));
+        }
+        largest = largest.max(test.connection.stats().cwnd);
+    }
+    let stats = test.connection.stats();
+    assert_eq!(stats.ecn, EcnState::AlwaysMarked);
+    assert!(largest >= 60_000, "{largest}");
+    // Eight would leave 60,000 / 2 * 0.8^7, which is 6,291.
+    assert!(stats.ecn_reductions > 8, "{}", stats.ecn_reductions);
+    assert!(stats.cwnd <= 3_000, "{}", stats.cwnd);
+    test.sent.clear();
 }
 
 /// Nothing is outstanding then that could be acknowledged, so that nothing else would ever allow more.
