@@ -42,13 +42,13 @@ impl Sender {
             let is_fin_only = self.fin() == Some(range.start);
             if let Some(deadline) = pacing.filter(|_| !is_fin_only) {
                 self.blocked = Blocked::Pacing(deadline);
-                return None;
+                return self.plan_bare_fin();
             }
             if is_fin_only || self.recovery.send_allowance(now) >= len.min(self.mss) {
                 return Some(Plan::Retransmit(range));
             }
             self.blocked = Blocked::Congestion;
-            return None;
+            return self.plan_bare_fin();
         }
         if let Some(plan) = self.plan_new(now, payload_max, max_segments) {
             return Some(plan);
@@ -92,12 +92,11 @@ impl Sender {
             self.recovery.on_all_sent(now);
             self.blocked = Blocked::No;
             self.persist.stop();
-            // The FIN alone waits for no window, congestion or pacing.
-            let is_fin_due = self.is_finished && snd_nxt == end;
-            if !is_fin_due && self.recovery.send_allowance(now) > 0 {
+            let fin = self.plan_bare_fin();
+            if fin.is_none() && self.recovery.send_allowance(now) > 0 {
                 self.recovery.on_app_limited(now);
             }
-            return is_fin_due.then(|| Plan::New(end..end + 1));
+            return fin;
         }
         let outstanding = self.recovery.flight_size() > 0;
         if !outstanding {
@@ -148,6 +147,12 @@ impl Sender {
             range.end += 1;
         }
         Some(Plan::New(range))
+    }
+
+    /// The FIN alone, if it is next, waits for no window, congestion or pacing, nor for what is to be sent again.
+    fn plan_bare_fin(&self) -> Option<Plan> {
+        let end = self.buffer.end();
+        (self.is_finished && self.snd_nxt() == end).then(|| Plan::New(end..end + 1))
     }
 
     /// The window is closed: asks for a probe if one is due, else sees that the timer runs.

@@ -97,6 +97,20 @@ fn the_fin_waits_neither_for_cwnd_nor_for_the_window() {
 }
 
 #[test]
+fn the_fin_waits_for_no_retransmission_either() {
+    let mut test = ConnectionTest::established(plain());
+    test.write(3_000);
+    for (flags, seq) in [(A, 1_001), (A, 2_001), (A | P, 3_001)] {
+        test.expect((flags, seq, 5_001, 1_000));
+    }
+    test.advance(400);
+    // The window is one segment, and two more wait for it.
+    test.expect((A, 1_001, 5_001, 1_000));
+    test.finish();
+    test.expect((A | F, 4_001, 5_001, 0));
+}
+
+#[test]
 fn a_retransmitted_fin_in_time_wait_is_acknowledged_and_restarts_it() {
     let mut test = ConnectionTest::established(plain());
     test.finish();
