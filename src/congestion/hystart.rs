@@ -168,7 +168,8 @@ impl HyStart {
                 *rounds += 1;
             }
             Phase::Held { .. } => {
-                let is_steady = |min_rtt: Duration| max_rtt <= min_rtt + threshold(min_rtt);
+                let is_steady =
+                    |min_rtt: Duration| max_rtt <= min_rtt.saturating_add(threshold(min_rtt));
                 self.phase = match min_rtt {
                     None => Phase::Standard,
                     Some(before) if is_steady(before) => Phase::Probing { before, rounds: 0 },

@@ -13,6 +13,7 @@ use super::{Phase, Recovery};
 use crate::Timestamp;
 use crate::congestion::{Acked, RateSample, RecoveryEntered, RecoveryExited};
 use crate::connection::Offset;
+use crate::ecn::EcnState;
 
 /// An ACK that is acceptable (RFC 9293 §3.10.7.4).
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +122,8 @@ impl Recovery {
         let repaired = self.take_probe_answer(arrival, &delivery);
         let is_cwnd_limited = self.usage.is_limited(self.cwnd());
         // RFC 4015 §3.1, step 9: not with an ACK that tells of congestion.
-        let has_ended = if self.is_spurious(now, arrival, &delivery) && !arrival.ecn_echo {
+        let is_congested = arrival.ecn_echo && self.ecn.state() == EcnState::Capable;
+        let has_ended = if self.is_spurious(now, arrival, &delivery) && !is_congested {
             self.undo(now)
         } else {
             self.react(now, &delivery) || self.answer_repair(now, repaired)

@@ -31,13 +31,15 @@ const MAX_FULL_ROUNDS: u32 = 8;
 /// ECN as the sender sees it.
 ///
 /// Invariants:
-/// - nothing is marked, and no CWR is due, unless the state was once [`EcnState::Capable`];
+/// - nothing is marked unless the state was once [`EcnState::Capable`], and no CWR is due while it is
+///   [`EcnState::Off`];
 /// - `marked_from <= marked_below` once anything was marked.
 #[derive(Debug, Clone, Default)]
 pub struct EcnSender {
     state: EcnState,
-    /// The next new data carries CWR.
+    /// The next new data carries CWR, and whether for an echo.
     is_cwr_due: bool,
+    is_echo_answered_by_it: bool,
     /// An echo on an ACK no higher is of congestion that was answered.
     answered: Offset,
     /// Where marked data begins and ends, that before a suspension left aside.
@@ -79,9 +81,9 @@ impl EcnSender {
         }
     }
 
-    /// The reduction was taken back.
+    /// The reduction for a loss was taken back; one for an echo before it was not.
     pub(super) fn on_undone(&mut self) {
-        self.is_cwr_due = false;
+        self.is_cwr_due = self.is_echo_answered_by_it;
     }
 
     /// Something was delivered. What was marked and sent once shows that marks pass.
@@ -152,6 +154,7 @@ impl Recovery {
 
     /// Takes the CWR that the new data which leaves next has to carry.
     pub fn take_cwr(&mut self) -> bool {
+        self.ecn.is_echo_answered_by_it = false;
         std::mem::take(&mut self.ecn.is_cwr_due)
     }
 
@@ -207,6 +210,7 @@ impl Recovery {
         self.ecn.reductions += 1;
         let recovery_point = self.snd_nxt();
         self.ecn.on_reduced(recovery_point);
+        self.ecn.is_echo_answered_by_it = true;
         self.episode = None;
         let outstanding = self.flight_size().saturating_add(delivery.acked);
         let flight_size = outstanding.saturating_add(self.unanswered.within_window(now));
@@ -244,5 +248,29 @@ impl Recovery {
             prr,
         };
         tracing::debug!("recovery within a reduction");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_undone_loss_takes_back_its_own_cwr_and_not_that_of_an_echo() {
+        let capable = EcnSender {
+            state: EcnState::Capable,
+            ..EcnSender::default()
+        };
+        let mut ecn = capable.clone();
+        ecn.on_reduced(Offset::FIRST);
+        ecn.on_undone();
+        assert!(!ecn.is_cwr_due);
+        let mut ecn = EcnSender {
+            is_echo_answered_by_it: true,
+            ..capable
+        };
+        ecn.on_reduced(Offset::FIRST);
+        ecn.on_undone();
+        assert!(ecn.is_cwr_due);
     }
 }

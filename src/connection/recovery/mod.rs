@@ -496,8 +496,10 @@ impl Recovery {
         }
         self.controller
             .on_idle_restart(&IdleRestart { now, idle, rto });
-        self.pacer
-            .allow_burst(self.mss.saturating_mul(self.initial_window_segments));
+        if self.controller.pacing_rate().is_none() {
+            self.pacer
+                .allow_burst(self.mss.saturating_mul(self.initial_window_segments));
+        }
         self.last_sent_at = Some(now);
     }
 
