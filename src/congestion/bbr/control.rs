@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::arithmetic::{Bandwidth, percent};
-use super::state::{PROBE_RTT_CWND, State};
+use super::state::{PROBE_RTT_CWND, STARTUP_PACING, State};
 use super::{Bbr, Sample};
 use crate::Timestamp;
 
@@ -24,8 +24,16 @@ impl Bbr {
     pub(super) fn initialise_pacing_rate(&mut self, rtt: Option<Duration>) {
         let rtt = rtt.filter(|rtt| !rtt.is_zero()).unwrap_or(NOMINAL_RTT);
         let nominal = Bandwidth::over(self.initial_window, rtt);
-        let rate = nominal.percent(self.state.pacing_gain());
+        let rate = nominal.percent(STARTUP_PACING);
         self.pacing_rate = rate.bytes_per_second().max(1);
+    }
+
+    /// Draft §5.6.2: a connection that began without an RTT (Karn's rule, a SYN cookie) has been paced by a guess that
+    /// fits a LAN. It would stay, for until the pipe is full the rate only grows.
+    pub(super) fn take_first_rtt(&mut self, rtt: Option<Duration>) {
+        if rtt.is_some() && self.min_rtt.get().is_none() && !self.has_filled_pipe {
+            self.initialise_pacing_rate(rtt);
+        }
     }
 
     /// `UpdateControlParameters()`

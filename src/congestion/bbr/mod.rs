@@ -302,6 +302,7 @@ impl CongestionController for Bbr {
         }
         let sample = self.sample(event);
         self.end_repair(event);
+        self.take_first_rtt(event.rtt.newest);
         self.update_model(&sample, event.rtt.newest);
         self.update_control(&sample);
         self.asked

@@ -1,7 +1,7 @@
 //! The states, and the gains that belong to each (draft §5.1, §5.6.1).
 
 /// Draft §2.5, §5.6.1: pacing gains, in percent.
-const STARTUP_PACING: u64 = 277;
+pub(super) const STARTUP_PACING: u64 = 277;
 const DRAIN_PACING: u64 = 50;
 const DOWN_PACING: u64 = 90;
 const UP_PACING: u64 = 125;

@@ -79,6 +79,29 @@ fn startup_paces_the_initial_window_and_ends_after_three_rounds_without_growth()
     assert_eq!(test.bbr.cwnd(), 300 * MSS);
 }
 
+#[test]
+fn without_an_rtt_the_first_sample_makes_the_initial_pacing_rate() {
+    let mut test = BbrTest::new();
+    test.bbr = Bbr::new(&ControllerParams::new(Timestamp::ZERO, MSS, 10 * MSS));
+    // 10,000 bytes in 1 ms, 2.77 times over: the draft's guess.
+    assert_eq!(test.bbr.pacing_rate(), Some(27_700_000));
+    // An ACK of a retransmission tells no RTT.
+    test.now = test.now + RTT;
+    let mut event = test.event(10_000, 0);
+    event.rtt = RttSnapshot::default();
+    test.bbr.on_acked(&event);
+    assert_eq!(test.bbr.pacing_rate(), Some(27_700_000));
+    // 1,000 bytes at a time, as an application has them: 10,000 in 100 ms, 2.77 times over.
+    test.round(10_000, 0);
+    assert_eq!(test.bbr.pacing_rate(), Some(277_000));
+    // Once: a longer RTT later lowers nothing.
+    test.now = test.now + RTT;
+    let mut event = test.event(10_000, 0);
+    event.rtt = RttSnapshot::new(Some(2 * RTT), 2 * RTT, RTT);
+    test.bbr.on_acked(&event);
+    assert_eq!(test.bbr.pacing_rate(), Some(277_000));
+}
+
 impl BbrTest {
     /// In CRUISE, with a BDP of 100 segments.
     fn in_probe_bw() -> Self {
