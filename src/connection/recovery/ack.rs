@@ -110,9 +110,13 @@ impl Recovery {
             // must not put the timeout off for ever.
             self.rto.restart(now);
         }
-        let rate = self
-            .rate
-            .finish(now, delivery.delivered, self.rtt.min_rtt());
+        // The smallest RTT is that of segments whose ACK was delayed; what the newest one took may be less, and is
+        // no less a round trip.
+        let min_rtt = self
+            .rtt
+            .min_rtt()
+            .map(|min_rtt| delivery.newest_rtt.map_or(min_rtt, |rtt| rtt.min(min_rtt)));
+        let rate = self.rate.finish(now, delivery.delivered, min_rtt);
 
         if delivery.made_progress() {
             self.validate_window(now);

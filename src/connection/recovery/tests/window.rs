@@ -164,3 +164,19 @@ fn a_window_below_one_segment_counts_as_one() {
     // The window is 10,000 bytes.
     assert_eq!(test.recovery.send_allowance(test.now), 20_000);
 }
+
+#[test]
+fn an_ack_of_two_spaced_segments_gives_a_sample_each_time() {
+    // One segment each 10 ms, every second one acknowledged 80 ms after it was sent: the RTT is 90 ms by the
+    // first of the two and 80 by the second, which leaves as soon as an ACK has arrived.
+    let mut test = RecoveryTest::new(SACK);
+    for segment in 0..40 {
+        if segment >= 10 && segment % 2 == 0 {
+            test.ack(segment - 7);
+            let rate = test.last_acked().rate;
+            assert!(rate.is_some(), "at {} ms", test.now.as_millis());
+        }
+        test.send(1);
+        test.advance(10);
+    }
+}
