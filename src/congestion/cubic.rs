@@ -223,8 +223,9 @@ impl Cubic {
         let cwnd = self.in_segments(self.window.cwnd) + self.window.credit / real(self.mss);
         let w_max = self.window.w_max;
         self.window.cwnd_prior = cwnd;
-        // RFC 9438 §4.7: a window that did not reach the last peak makes room for others. The curve nears the
-        // peak by less and less, and what is short of it by less than a segment cannot be sent: it has reached it.
+        // RFC 9438 §4.7: a window that did not reach the last peak makes room for others.
+        // Deviation from RFC 9438 §4.7: one that is less than a segment short of the peak has reached it, because the
+        // curve nears it by less and less, and a part of a segment is never sent.
         self.window.w_max = if cwnd + 1.0 <= w_max {
             cwnd * (1.0 + BETA) / 2.0
         } else {

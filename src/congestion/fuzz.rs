@@ -27,6 +27,8 @@ pub(super) fn suites() -> Vec<Suite> {
         Suite::new(&CongestionControl::NewReno),
         Suite::new(&CongestionControl::Cubic),
         Suite::new(&CongestionControl::Bbr)
+            // draft-ietf-ccwg-bbr-06 §2.8 `BBR.MinPipeCwnd`
+            .minimum_window(4)
             // A loss below the threshold is no reason to send less while the model is made or checked.
             .except(Rule::LossReduces)
             // Each round trip with a loss lowers the short-term model.

@@ -6,8 +6,8 @@
 //!
 //! With paced departures there is no need to wait for a whole round trip whose smallest RTT has risen: in it the
 //! window doubles, and a queue as long as the path itself overflows. A stream without bursts causes no queue
-//! of its own, so eight samples in a row that have risen suggest that the pipe is full. The window then holds
-//! still. If no sample of the next whole round trip lies lower, and those of the one after are steady, as they are
+//! of its own, so eight samples in a row that have risen, by half of what the RFC asks for, suggest that the pipe is
+//! full. The window then holds still. If no sample of the next whole round trip lies lower, and those of the one after are steady, as they are
 //! where a full pipe is kept full, the window grows by a sixteenth; if the smallest RTT grows with it, slow start
 //! ends. Where they are not steady, the path jitters and the RFC's rule takes over.
 //!
@@ -208,8 +208,8 @@ impl HyStart {
                 let rise = threshold(last);
                 let rise = if self.acts_early { rise / 2 } else { rise };
                 let risen = last.saturating_add(rise);
-                // Deviation from RFC 9406 §4.2: a paced sender acts within the round trip, because it causes no
-                // bursts that would have to be told from a queue.
+                // Deviation from RFC 9406 §4.2: a paced sender acts within the round trip and on half of the rise,
+                // because it causes no bursts that would have to be told from a queue.
                 if self.acts_early && self.latest.iter().all(|latest| *latest >= risen) {
                     self.phase = Phase::Held { risen, rounds: 0 };
                 } else if !self.acts_early && current >= risen {
