@@ -434,3 +434,202 @@ fn a_threshold_that_is_none_is_the_drafts() {
         assert_eq!(threshold(fraction), millionths, "{fraction}");
     }
 }
+
+#[test]
+fn a_probe_waits_for_63_rounds_at_most() {
+    let mut test = BbrTest::in_probe_bw();
+    let mut rounds = 0;
+    // Ten rounds take 100 ms, and the BDP is more than 63 segments.
+    while test.bbr.state != State::ProbeRefill {
+        test.now = test.now + RTT / 10;
+        test.ack(RATE, 80 * MSS);
+        rounds += 1;
+        assert!(rounds <= 63, "{:?}", test.bbr);
+    }
+    assert!(rounds >= 62, "{rounds}");
+}
+
+#[test]
+fn the_probe_after_one_that_went_too_far_is_short_and_if_it_was_safe_another_follows_at_once() {
+    let mut test = BbrTest::in_probe_bw();
+    test.until(State::ProbeUp);
+    test.lose(3, 125 * MSS);
+    // No ProbeRTT before the next probe.
+    test.bbr.min_rtt = MinRtt::new(test.now, Some(RTT));
+    test.until(State::ProbeUp);
+    // 80 segments are left of the 180 of before the ACK, and the bound is 124.
+    test.round(RATE, 80 * MSS);
+    assert_eq!(test.bbr.state, State::ProbeDown);
+    test.round(RATE, 80 * MSS);
+    assert_eq!(test.bbr.state, State::ProbeRefill);
+    test.round(RATE, 80 * MSS);
+    assert_eq!(test.bbr.state, State::ProbeUp);
+}
+
+#[test]
+fn a_bound_that_is_reached_without_losses_grows_by_more_in_each_round() {
+    let mut test = BbrTest::in_probe_bw();
+    test.bbr.bounds.inflight_longterm = 150 * MSS;
+    test.until(State::ProbeUp);
+    let bounds = [(); 3].map(|()| {
+        let cwnd = test.bbr.cwnd();
+        test.bbr.on_sent(&Sent::new(test.now, MSS, cwnd));
+        test.round(RATE, 80 * MSS);
+        test.bbr.bounds.inflight_longterm
+    });
+    // A segment for each 150, 75 and 37.5 that are acknowledged: 100, 200 less nothing, and 50 that are left and 100.
+    assert_eq!(bounds, [150, 152, 156].map(|segments| segments * MSS));
+    // A window that is not filled does not.
+    for _ in 0..2 {
+        test.round(RATE, 80 * MSS);
+    }
+    let before = test.bbr.bounds.inflight_longterm;
+    test.round(RATE, 80 * MSS);
+    assert_eq!(test.bbr.bounds.inflight_longterm, before);
+}
+
+#[test]
+fn what_was_in_flight_without_losses_raises_the_bound() {
+    for (lost, expected) in [(2, 100), (3, 90)] {
+        let mut test = BbrTest::in_probe_bw();
+        test.bbr.bounds.inflight_longterm = 90 * MSS;
+        test.now = test.now + RTT;
+        let mut event = test.event(RATE, 80 * MSS);
+        // 2 % of 100 segments are two.
+        event.total_lost += lost * MSS;
+        test.bbr.on_acked(&event);
+        assert_eq!(test.bbr.bounds.inflight_longterm, expected * MSS, "{lost}");
+    }
+}
+
+#[test]
+fn down_lasts_until_there_is_headroom() {
+    let mut test = BbrTest::in_probe_bw();
+    test.until(State::ProbeUp);
+    test.lose(3, 125 * MSS);
+    test.bbr.bounds.inflight_longterm = 110 * MSS;
+    // 85 % are 93.5, less than the BDP.
+    test.round(RATE, 95 * MSS);
+    assert_eq!(test.bbr.state, State::ProbeDown);
+    test.round(RATE, 93 * MSS);
+    assert_eq!(test.bbr.state, State::ProbeCruise);
+}
+
+#[test]
+fn a_bandwidth_that_is_not_seen_again_is_forgotten_after_two_cycles() {
+    let mut test = BbrTest::in_probe_bw();
+    for _ in 0..2 {
+        test.until(State::ProbeCruise);
+        for _ in 0..80 {
+            if test.bbr.state == State::ProbeUp {
+                break;
+            }
+            test.round(RATE / 2, 40 * MSS);
+        }
+        for _ in 0..5 {
+            test.round(RATE / 2, 40 * MSS);
+        }
+    }
+    assert_eq!(test.bbr.max_bw.get(), Bandwidth::new(RATE / 2));
+}
+
+#[test]
+fn losses_during_probe_rtt_cost_neither_window_nor_bandwidth() {
+    let mut test = BbrTest::in_probe_bw();
+    test.until(State::ProbeRtt);
+    test.round(500_000, 50 * MSS);
+    test.lose(1, 50 * MSS);
+    test.recover(false);
+    for _ in 0..2 {
+        test.lose(1, 50 * MSS);
+        test.round(100_000, 40 * MSS);
+    }
+    assert_eq!(test.bbr.state, State::ProbeRtt);
+    assert!(test.bbr.bounds.bw_shortterm < Bandwidth::new(RATE));
+    while test.bbr.state == State::ProbeRtt {
+        test.round(100_000, 40 * MSS);
+    }
+    assert_eq!(test.bbr.bounds.bw_shortterm, Bandwidth::INFINITE);
+    assert!(test.bbr.cwnd() >= 200 * MSS, "{}", test.bbr.cwnd());
+}
+
+#[test]
+fn probe_rtt_before_the_pipe_was_full_leads_back_to_startup() {
+    let mut test = BbrTest::new();
+    let mut rounds = 0;
+    while test.bbr.state != State::ProbeRtt {
+        test.now = test.now + RTT;
+        let mut event = test.event(100_000, 0);
+        event.rate.as_mut().unwrap().is_app_limited = true;
+        test.bbr.on_acked(&event);
+        rounds += 1;
+        assert!(rounds < 60, "{:?}", test.bbr);
+    }
+    // More than the three rounds that fill a pipe, but what they deliver is as much as ProbeRTT lets out.
+    while test.bbr.state == State::ProbeRtt {
+        test.round(50_000, MSS);
+    }
+    assert_eq!(test.bbr.state, State::Startup);
+    assert!(!test.bbr.has_filled_pipe);
+}
+
+#[test]
+fn an_undo_leads_back_to_startup() {
+    let mut test = BbrTest::new();
+    test.round(200_000, 20 * MSS);
+    test.recover(true);
+    test.round(400_000, 40 * MSS);
+    assert!(test.bbr.bounds.inflight_longterm < u64::MAX);
+    test.bbr.on_undo(&Undo::new(test.now, 40 * MSS));
+    assert_eq!(test.bbr.state, State::Startup);
+    assert!(!test.bbr.has_filled_pipe);
+    assert_eq!(test.bbr.bounds, Bounds::NONE);
+}
+
+#[test]
+fn a_bound_is_seven_tenths_of_the_bdp_at_least_and_no_pause_of_the_application_sets_one() {
+    for (is_app_limited, expected) in [(false, 70 * MSS), (true, u64::MAX)] {
+        let mut test = BbrTest::in_probe_bw();
+        test.until(State::ProbeUp);
+        // One segment of 20.
+        test.lost += MSS;
+        let mut event = Lost::new(test.now, MSS, test.now - RTT);
+        event.tx_in_flight = 20 * MSS;
+        event.prior_lost = test.lost - MSS;
+        event.total_lost = test.lost;
+        event.is_app_limited = is_app_limited;
+        test.bbr.on_lost(&event);
+        assert_eq!(test.bbr.state, State::ProbeDown);
+        assert_eq!(test.bbr.bounds.inflight_longterm, expected);
+    }
+}
+
+#[test]
+fn without_sack_one_loss_ends_startup_and_a_probe() {
+    let mut test = BbrTest::new();
+    test.bbr.has_sack = false;
+    test.round(200_000, 20 * MSS);
+    test.lose(1, 100 * MSS);
+    test.recover(false);
+    test.now = test.now + RTT;
+    let mut event = test.event(400_000, 40 * MSS);
+    event.in_recovery = true;
+    test.bbr.on_acked(&event);
+    assert!(test.bbr.has_filled_pipe);
+    // What was delivered in the round trip is known to fit.
+    assert_eq!(test.bbr.bounds.inflight_longterm, 40 * MSS);
+
+    let mut test = BbrTest::in_probe_bw();
+    test.bbr.has_sack = false;
+    test.until(State::ProbeUp);
+    test.lose(1, 125 * MSS);
+    assert_eq!(test.bbr.state, State::ProbeDown);
+}
+
+#[test]
+fn the_short_term_bound_limits_the_window() {
+    let mut test = BbrTest::in_probe_bw();
+    test.bbr.bounds.inflight_shortterm = 80 * MSS;
+    test.round(RATE, 60 * MSS);
+    assert_eq!(test.bbr.cwnd(), 80 * MSS);
+}

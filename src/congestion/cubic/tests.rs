@@ -324,3 +324,49 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_an_unused_window_overran_the_path_by_comes_off_it_after_recovery() {
+    let mut test = CubicTest::new(100);
+    test.lose();
+    assert_eq!(test.cwnd(), 70 * MSS);
+    let mut event = RecoveryExited::new(test.now, 0);
+    // 0.7 of 20 segments.
+    event.excess = 20 * MSS;
+    test.cubic
+        .on_recovery_entered(&RecoveryEntered::new(test.now, 70 * MSS, 0));
+    let before = test.cwnd();
+    test.cubic.on_recovery_exited(&event);
+    assert_eq!(test.cwnd(), before - 14 * MSS);
+    assert_eq!(test.cubic.ssthresh(), test.cwnd());
+    // Never below two segments.
+    event.excess = u64::MAX;
+    test.cubic.on_recovery_exited(&event);
+    assert_eq!(test.cwnd(), 2 * MSS);
+}
+
+#[test]
+fn an_unused_window_is_halved_to_the_initial_one_and_remembers_three_quarters() {
+    let mut test = CubicTest::new(10);
+    test.cubic.window.cwnd = 80 * MSS;
+    test.cubic.window.ssthresh = 20 * MSS;
+    for (cwnd, ssthresh) in [(40, 60), (20, 60), (10, 60), (10, 60)] {
+        test.cubic.on_window_unused(&WindowUnused::new(test.now));
+        assert_eq!(
+            (test.cwnd(), test.cubic.ssthresh()),
+            (cwnd * MSS, ssthresh * MSS)
+        );
+    }
+}
+
+#[test]
+fn after_a_timeout_what_had_arrived_before_opens_no_window() {
+    let mut test = CubicTest::new(100);
+    test.cubic
+        .on_timeout(&TimedOut::new(test.now, 100 * MSS, 1));
+    // The hole is filled: 40 segments are acknowledged, of which one was delivered now.
+    let mut event = Acked::new(test.now, 40 * MSS, 0);
+    event.delivered = MSS;
+    test.cubic.on_acked(&event);
+    assert_eq!(test.cwnd(), 2 * MSS);
+}
