@@ -89,11 +89,11 @@ fn longrtt(controller: &Controller, seed: u64) -> Row {
     // The first SYN is taken for lost after a second, which leaves a window of one segment to begin with
     // (RFC 5681 §3.1): three and a half round trips more.
     let best = slow_start(RATE, ms(1_500), MIB) + 3.5 * 1.5;
-    // BBR knows no RTT after a lost SYN and so begins faster than the path, and then pauses every five seconds.
+    // BBR pauses every five seconds.
     let factor = if controller.is_loss_based() {
         1.15
     } else {
-        2.2
+        1.5
     };
     row.noted("at best s", best)
         .at_most("took s", took, factor * best)
