@@ -4,10 +4,12 @@
 //! over together and acknowledged together, and RTT samples are rounded up. Where round trips last tens of
 //! milliseconds, no line of a picture moves by that; below ten, `execute` says that it is coarse.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use reliable_udp::sim::{self, LinkQueue, SimTransport};
 use reliable_udp::{Config, ConnectionStats, Endpoint};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -76,6 +78,8 @@ pub(crate) struct QueueSample {
 pub(crate) struct Flow {
     pub(crate) controller: Controller,
     pub(crate) name: String,
+    /// When the transfer begins.
+    pub(crate) start: Duration,
     /// From the beginning of the transfer on, at the same times as those of the bottleneck.
     pub(crate) samples: Vec<Sample>,
     /// Why it did not last.
@@ -89,8 +93,9 @@ impl Flow {
         let Some(last) = self.samples.last() else {
             return format!("{}: nothing was seen", self.name);
         };
-        let rate = last.arrived as f64 / scene.length.as_secs_f64();
-        let percent = 100.0 * last.arrived as f64 / scene.capacity(Duration::ZERO, last.at);
+        let length = scene.length.saturating_sub(self.start);
+        let rate = last.arrived as f64 / length.as_secs_f64();
+        let percent = 100.0 * last.arrived as f64 / scene.capacity(self.start, last.at);
         let failure = self.failure.as_ref();
         let failure = failure.map_or_else(String::new, |error| format!("; it failed: {error}"));
         format!(
@@ -98,7 +103,7 @@ impl Flow {
              recoveries, {} timeouts{failure}",
             self.name,
             show_rate(rate.round()),
-            show_time(scene.length),
+            show_time(length),
             short(percent.round()),
             last.lost,
             last.retransmitted,
@@ -138,16 +143,32 @@ async fn observe(scene: &Scene, controllers: &[Controller]) -> io::Result<Record
         flows: Vec::new(),
         queue: Vec::new(),
     };
-    let mut connections = Vec::new();
     let mut looks = Looks::new(scene);
+    let mut connecting = Vec::new();
     for (index, controller) in (0..).zip(controllers) {
         let config = Config::builder()
             .congestion(controller.control(scene.seed.wrapping_add(index)))
             .pacing(scene.paces)
             .build()?;
-        let connecting = sending.connect_with(receiving.local_addr()?, PORT, config);
-        let (from, (to, _)) = tokio::try_join!(connecting, listener.accept())?;
-        connections.push((from, to));
+        connecting.push(sending.connect_with(receiving.local_addr()?, PORT, config));
+    }
+    // All at once, so that nobody's handshake takes from another's time.
+    let accepting = async {
+        let mut accepted = HashMap::new();
+        for _ in controllers {
+            let (socket, _) = listener.accept().await?;
+            accepted.insert(socket.peer_port()?, socket);
+        }
+        Ok(accepted)
+    };
+    let (from, mut accepted) = tokio::try_join!(try_join_all(connecting), accepting)?;
+    let mut connections = Vec::new();
+    for (index, (from, controller)) in (0..).zip(from.into_iter().zip(controllers)) {
+        let to = accepted.remove(&from.local_port()?);
+        connections.push((
+            from,
+            to.ok_or_else(|| io::Error::other("a connection is missing"))?,
+        ));
         let title = controller.title();
         record.flows.push(Flow {
             controller: *controller,
@@ -155,6 +176,7 @@ async fn observe(scene: &Scene, controllers: &[Controller]) -> io::Result<Record
                 1 => title.to_owned(),
                 _ => format!("{title} {}", index + 1),
             },
+            start: scene.stagger * index,
             samples: Vec::new(),
             failure: None,
         });
@@ -191,6 +213,10 @@ async fn observe(scene: &Scene, controllers: &[Controller]) -> io::Result<Record
             queue: near.send_queue(),
             dropped: near.send_stats().dropped_queue,
         });
+    }
+    if record.flows.iter().any(|flow| flow.samples.is_empty()) {
+        let text = "nothing is seen of a flow before the end: give a longer --length, or a shorter --stagger or --rtt";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     for (flow, (.., writing)) in record.flows.iter_mut().zip(transfers) {
         if writing.is_finished() {
