@@ -8,6 +8,7 @@ mod data;
 mod defence;
 mod ecn;
 mod open;
+mod pacing;
 mod pair;
 mod recovery;
 mod statistics;
