@@ -32,6 +32,8 @@ const CSS_GROWTH_DIVISOR: u64 = 4;
 const CSS_ROUNDS: u32 = 5;
 /// RFC 9406 §4.3: `L` for a sender that does not pace; one that does has no limit.
 const UNPACED_LIMIT: u64 = 8;
+/// What part of a round trip's samples may be unsteady.
+const STEADY_DIVISOR: u32 = 4;
 /// What part of slow start's growth shows whether the RTT follows.
 const PROBE_DIVISOR: u64 = 16;
 /// If half of it shows, it does.
@@ -76,8 +78,9 @@ pub(super) struct HyStart {
     current_round_min_rtt: Option<Duration>,
     /// `rttSampleCount`
     rtt_samples: u32,
-    /// The largest sample of this round trip, and the latest ones.
-    current_round_max_rtt: Duration,
+    /// Samples of this round trip that lie more than a threshold above its smallest one until then.
+    unsteady_samples: u32,
+    /// The latest samples.
     latest: [Duration; N_RTT_SAMPLE as usize],
     /// The round ends when something is acknowledged that was sent after this much had been delivered.
     round_ends_at: u64,
@@ -93,7 +96,7 @@ impl HyStart {
             last_round_min_rtt: None,
             current_round_min_rtt: None,
             rtt_samples: 0,
-            current_round_max_rtt: Duration::ZERO,
+            unsteady_samples: 0,
             latest: [Duration::ZERO; N_RTT_SAMPLE as usize],
             round_ends_at: 0,
             is_paced,
@@ -156,7 +159,7 @@ impl HyStart {
         let min_rtt = self.current_round_min_rtt.take();
         self.last_round_min_rtt = min_rtt;
         let samples = std::mem::take(&mut self.rtt_samples);
-        let max_rtt = std::mem::take(&mut self.current_round_max_rtt);
+        let unsteady_samples = std::mem::take(&mut self.unsteady_samples);
         let min_rtt = min_rtt.filter(|_| samples >= N_RTT_SAMPLE);
         match &mut self.phase {
             Phase::Standard => {}
@@ -168,11 +171,11 @@ impl HyStart {
                 *rounds += 1;
             }
             Phase::Held { .. } => {
-                let is_steady =
-                    |min_rtt: Duration| max_rtt <= min_rtt.saturating_add(threshold(min_rtt));
+                // A few come late because something else kept a host busy.
+                let is_steady = unsteady_samples <= samples / STEADY_DIVISOR;
                 self.phase = match min_rtt {
                     None => Phase::Standard,
-                    Some(before) if is_steady(before) => Phase::Probing { before, rounds: 0 },
+                    Some(before) if is_steady => Phase::Probing { before, rounds: 0 },
                     Some(baseline) => {
                         self.acts_early = false;
                         Phase::Conservative {
@@ -200,7 +203,8 @@ impl HyStart {
         }
         let current = self.current_round_min_rtt.unwrap_or(sample).min(sample);
         self.current_round_min_rtt = Some(current);
-        self.current_round_max_rtt = self.current_round_max_rtt.max(sample);
+        let is_unsteady = sample > current.saturating_add(threshold(current));
+        self.unsteady_samples = self.unsteady_samples.saturating_add(u32::from(is_unsteady));
         self.rtt_samples = self.rtt_samples.saturating_add(1);
         let is_sampled = self.rtt_samples >= N_RTT_SAMPLE;
         match (self.phase, self.last_round_min_rtt) {
@@ -255,6 +259,7 @@ mod tests {
     }
 
     /// Rounds of a few segments each, every one of which was sent by an ACK of the round before.
+    #[derive(Clone)]
     struct Rounds {
         hystart: HyStart,
         delivered: u64,
@@ -426,12 +431,16 @@ mod tests {
         rounds.round(20, ms(80));
         rounds.round(8, ms(90));
         rounds.round(8, ms(90));
-        // 90 / 8 = 11.25 ms.
-        rounds.round(7, ms(90));
-        rounds.ack(ms(102));
-        assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
-        rounds.round(8, ms(90));
-        assert_eq!(rounds.hystart.growth(4_000, MSS), 1_000);
+        // 90 / 8 = 11.25 ms; two in eight may be late.
+        let before = rounds.clone();
+        for (late, growth) in [(2, 250), (3, 1_000)] {
+            rounds = before.clone();
+            rounds.round(8 - late, ms(90));
+            rounds.rest(late, ms(102));
+            assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
+            rounds.round(8, ms(90));
+            assert_eq!(rounds.hystart.growth(4_000, MSS), growth);
+        }
         // A round trip with a lower one resumes slow start, and eight samples in a row mean nothing any more.
         rounds.round(8, ms(85));
         assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
