@@ -32,8 +32,8 @@ const CSS_GROWTH_DIVISOR: u64 = 4;
 const CSS_ROUNDS: u32 = 5;
 /// RFC 9406 §4.3: `L` for a sender that does not pace; one that does has no limit.
 const UNPACED_LIMIT: u64 = 8;
-/// What part of a round trip's samples may be unsteady.
-const STEADY_DIVISOR: u32 = 4;
+/// What part of a round trip's samples may stand apart.
+const FEW_DIVISOR: u32 = 4;
 /// What part of slow start's growth shows whether the RTT follows.
 const PROBE_DIVISOR: u64 = 16;
 /// If half of it shows, it does.
@@ -61,7 +61,7 @@ enum Phase {
     /// The window grows a little for one round trip. In the next one the growth arrives, and the one after that
     /// shows whether the RTT has grown too.
     Probing {
-        /// The smallest RTT before.
+        /// The mean RTT before.
         before: Duration,
         /// Round trips spent here.
         rounds: u32,
@@ -78,8 +78,11 @@ pub(super) struct HyStart {
     current_round_min_rtt: Option<Duration>,
     /// `rttSampleCount`
     rtt_samples: u32,
-    /// Samples of this round trip that lie more than a threshold above its smallest one until then.
+    /// The sum of this round trip's samples.
+    rtt_sum: Duration,
+    /// How many of them differ from the mean until then, and how many have not risen.
     unsteady_samples: u32,
+    low_samples: u32,
     /// The latest samples.
     latest: [Duration; N_RTT_SAMPLE as usize],
     /// The round ends when something is acknowledged that was sent after this much had been delivered.
@@ -96,7 +99,9 @@ impl HyStart {
             last_round_min_rtt: None,
             current_round_min_rtt: None,
             rtt_samples: 0,
+            rtt_sum: Duration::ZERO,
             unsteady_samples: 0,
+            low_samples: 0,
             latest: [Duration::ZERO; N_RTT_SAMPLE as usize],
             round_ends_at: 0,
             is_paced,
@@ -159,36 +164,44 @@ impl HyStart {
         let min_rtt = self.current_round_min_rtt.take();
         self.last_round_min_rtt = min_rtt;
         let samples = std::mem::take(&mut self.rtt_samples);
+        let mean = std::mem::take(&mut self.rtt_sum) / samples.max(1);
         let unsteady_samples = std::mem::take(&mut self.unsteady_samples);
-        let min_rtt = min_rtt.filter(|_| samples >= N_RTT_SAMPLE);
+        let low_samples = std::mem::take(&mut self.low_samples);
+        let few = samples / FEW_DIVISOR;
         match &mut self.phase {
             Phase::Standard => {}
             Phase::Conservative { rounds, .. } => {
                 *rounds += 1;
                 return *rounds >= CSS_ROUNDS;
             }
+            // As low as before: a burst, after all.
+            Phase::Held { rounds: 1, .. } if low_samples > samples / 2 => {
+                self.phase = Phase::Standard;
+            }
             Phase::Held { rounds, .. } | Phase::Probing { rounds, .. } if *rounds < 2 => {
                 *rounds += 1;
             }
+            Phase::Held { .. } | Phase::Probing { .. } if samples < N_RTT_SAMPLE => {
+                self.phase = Phase::Standard;
+            }
+            Phase::Held { .. } if low_samples > few => self.phase = Phase::Standard,
+            Phase::Held { .. } if unsteady_samples > few => {
+                self.acts_early = false;
+                self.phase = Phase::Conservative {
+                    baseline: min_rtt.unwrap_or(mean),
+                    rounds: 0,
+                };
+            }
             Phase::Held { .. } => {
-                // A few come late because something else kept a host busy.
-                let is_steady = unsteady_samples <= samples / STEADY_DIVISOR;
-                self.phase = match min_rtt {
-                    None => Phase::Standard,
-                    Some(before) if is_steady => Phase::Probing { before, rounds: 0 },
-                    Some(baseline) => {
-                        self.acts_early = false;
-                        Phase::Conservative {
-                            baseline,
-                            rounds: 0,
-                        }
-                    }
+                self.phase = Phase::Probing {
+                    before: mean,
+                    rounds: 0,
                 };
             }
             Phase::Probing { before, .. } => {
                 let risen = before.saturating_add(*before / PROBE_RISE);
                 self.phase = Phase::Standard;
-                return min_rtt.is_some_and(|min_rtt| min_rtt >= risen);
+                return mean >= risen;
             }
         }
         false
@@ -203,8 +216,10 @@ impl HyStart {
         }
         let current = self.current_round_min_rtt.unwrap_or(sample).min(sample);
         self.current_round_min_rtt = Some(current);
-        let is_unsteady = sample > current.saturating_add(threshold(current));
+        let mean = self.rtt_sum.checked_div(self.rtt_samples).unwrap_or(sample);
+        let is_unsteady = sample.abs_diff(mean) > threshold(mean) / 2;
         self.unsteady_samples = self.unsteady_samples.saturating_add(u32::from(is_unsteady));
+        self.rtt_sum = self.rtt_sum.saturating_add(sample);
         self.rtt_samples = self.rtt_samples.saturating_add(1);
         let is_sampled = self.rtt_samples >= N_RTT_SAMPLE;
         match (self.phase, self.last_round_min_rtt) {
@@ -226,10 +241,9 @@ impl HyStart {
             (Phase::Conservative { baseline, .. }, _) if is_sampled && current < baseline => {
                 self.phase = Phase::Standard;
             }
-            (Phase::Held { risen, rounds: 1.. }, _) if sample < risen => {
-                self.phase = Phase::Standard;
+            (Phase::Held { risen, .. }, _) if sample < risen => {
+                self.low_samples = self.low_samples.saturating_add(1);
             }
-            (Phase::Probing { before, .. }, _) if sample < before => self.phase = Phase::Standard,
             (
                 Phase::Standard
                 | Phase::Conservative { .. }
@@ -380,13 +394,13 @@ mod tests {
             assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
             rounds
         };
-        // Whatever the rest of the round brings, a whole one without a lower sample and a steady one let the window
-        // grow by a sixteenth; if the smallest RTT of the second round after that has risen by half of it, slow
-        // start ends.
+        // Whatever the rest of the round and the next one bring, a steady one that has not fallen lets the window grow
+        // by a sixteenth; if the mean of the second round after that has risen by half of it, slow start ends.
         for (last, expected) in [(ms(88), true), (ms(87), false)] {
             let mut rounds = held();
             assert!(!rounds.rest(8, ms(80)));
-            assert!(!rounds.round(8, ms(95)));
+            assert!(!rounds.round(4, ms(70)));
+            assert!(!rounds.rest(4, ms(85)));
             assert!(!rounds.round(8, ms(85)));
             assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
             assert!(!rounds.round(8, ms(85)));
@@ -400,39 +414,40 @@ mod tests {
                 assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
             }
         }
-        // A sample below that of the held round lets it go on at any time.
+        // Five in eight of the first round that have not risen let it go on,
         let mut rounds = held();
-        assert!(!rounds.round(8, ms(86)));
-        assert!(!rounds.round(8, ms(86)));
-        assert!(!rounds.round(8, ms(86)));
-        assert!(rounds.is_conservative());
-        rounds.ack(ms(85));
+        rounds.round(5, ms(84));
+        rounds.rest(3, ms(85));
+        rounds.round(1, ms(85));
         assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
-        // One sample that has not risen lets it go on,
+        // three of the second one do, two do not,
+        for (low, growth) in [(2, 250), (3, 4_000)] {
+            let mut rounds = held();
+            rounds.round(8, ms(85));
+            rounds.round(8 - low, ms(85));
+            rounds.rest(low, ms(84));
+            rounds.round(1, ms(85));
+            assert_eq!(rounds.hystart.growth(4_000, MSS), growth);
+        }
+        // and seven are no proof.
         let mut rounds = held();
-        assert!(!rounds.round(8, ms(85)));
-        assert_eq!(rounds.hystart.growth(4_000, MSS), 0);
-        assert!(!rounds.rest(1, ms(84)));
-        assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
-        // and seven samples are no proof.
-        let mut rounds = held();
-        assert!(!rounds.round(7, ms(90)));
-        assert!(!rounds.round(7, ms(90)));
-        assert!(!rounds.round(1, ms(90)));
+        rounds.round(8, ms(85));
+        rounds.round(7, ms(85));
+        rounds.round(1, ms(85));
         assert_eq!(rounds.hystart.growth(4_000, MSS), 4_000);
     }
 
     #[test]
     fn where_samples_are_not_steady_the_rule_for_whole_round_trips_takes_over() {
-        let mut rounds = Rounds {
+        let mut before = Rounds {
             hystart: HyStart::new(true),
             ..Rounds::new()
         };
-        rounds.round(20, ms(80));
-        rounds.round(8, ms(90));
-        rounds.round(8, ms(90));
-        // 90 / 8 = 11.25 ms; two in eight may be late.
-        let before = rounds.clone();
+        before.round(20, ms(80));
+        before.round(8, ms(90));
+        before.round(8, ms(90));
+        // 90 / 8 / 2 = 5.6 ms from the mean; two in eight may be.
+        let mut rounds = before.clone();
         for (late, growth) in [(2, 250), (3, 1_000)] {
             rounds = before.clone();
             rounds.round(8 - late, ms(90));

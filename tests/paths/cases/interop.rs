@@ -91,7 +91,7 @@ fn longrtt(controller: &Controller, seed: u64) -> Row {
     let best = slow_start(RATE, ms(1_500), MIB) + 3.5 * 1.5;
     // BBR pauses every five seconds.
     let factor = if controller.is_loss_based() {
-        1.15
+        1.35
     } else {
         1.5
     };
