@@ -7,9 +7,10 @@
 //! With paced departures there is no need to wait for a whole round trip whose smallest RTT has risen: in it the
 //! window doubles, and a queue as long as the path itself overflows. A stream without bursts causes no queue
 //! of its own, so eight samples in a row that have risen, by half of what the RFC asks for, suggest that the pipe is
-//! full. The window then holds still. If no sample of the next whole round trip lies lower, and those of the one after are steady, as they are
-//! where a full pipe is kept full, the window grows by a sixteenth; if the smallest RTT grows with it, slow start
-//! ends. Where they are not steady, the path jitters and the RFC's rule takes over.
+//! full. The window then holds still. If after a whole round trip the samples are still up, and steady, as they are
+//! where a full pipe is kept full, the window grows by a sixteenth; if the mean RTT grows with it, slow start ends.
+//! Where they are not steady, the path jitters and the RFC's rule takes over. Some samples may stand apart, for
+//! hosts are busy at times.
 //!
 //! A round trip ends when a segment is acknowledged that was sent after it had begun; the core's delivery-rate
 //! sample tells (`prior_delivered`), so that no sequence number is needed (RFC 9406 §4.2 uses SND.NXT).
