@@ -51,7 +51,7 @@ use self::delivery_rate::RateEstimator;
 use self::duplicates::Duplicates;
 pub use self::ecn::EcnSender;
 use self::frto::Frto;
-use self::pacer::{Pacer, window_rate};
+use self::pacer::Pacer;
 use self::prr::Prr;
 use self::rack::Rack;
 use self::rto::RtoTimer;
@@ -397,43 +397,6 @@ impl Recovery {
         } else {
             allowed
         }
-    }
-
-    /// Returns when to send next to somebody who has `wanted` bytes to send, `None` if it may be at once.
-    pub fn pacing_deadline(&self, now: Timestamp, wanted: u64) -> Option<Timestamp> {
-        if self.must_retransmit() {
-            return None;
-        }
-        self.pacer
-            .deadline(now, wanted, self.mss, self.pacing_rate()?)
-    }
-
-    /// Returns how many bytes may depart now in one burst; `u64::MAX` while nothing paces.
-    pub fn pacing_budget(&self, now: Timestamp) -> u64 {
-        let Some(rate) = self.pacing_rate() else {
-            return u64::MAX;
-        };
-        let budget = self.pacer.budget(now, self.mss, rate);
-        if self.must_retransmit() {
-            budget.max(self.mss)
-        } else {
-            budget
-        }
-    }
-
-    /// Returns the departure rate in bytes per second: the controller's, or if it names none what spreads its
-    /// window over the round trip. `None` while nothing paces.
-    pub fn pacing_rate(&self) -> Option<u64> {
-        if let Some(rate) = self.controller.pacing_rate() {
-            return Some(if rate == 0 { self.mss } else { rate });
-        }
-        if !self.paces_windows {
-            return None;
-        }
-        let is_slow_start = self.controller.cwnd() < self.controller.ssthresh();
-        // As recovery begins, more than the window is on its way.
-        let outstanding = self.cwnd().max(self.pipe());
-        window_rate(outstanding, is_slow_start, self.rtt.srtt()?)
     }
 
     /// Returns when the ACKs last made progress, or when the oldest outstanding data was sent if that was

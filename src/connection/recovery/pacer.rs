@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::Recovery;
 use crate::Timestamp;
 
 /// The part of the burst that is time: two ticks of a millisecond timer.
@@ -75,13 +76,52 @@ impl Pacer {
     }
 }
 
+impl Recovery {
+    /// Returns when to send next to somebody who has `wanted` bytes to send, `None` if it may be at once.
+    pub fn pacing_deadline(&self, now: Timestamp, wanted: u64) -> Option<Timestamp> {
+        if self.must_retransmit() {
+            return None;
+        }
+        self.pacer
+            .deadline(now, wanted, self.mss, self.pacing_rate()?)
+    }
+
+    /// Returns how many bytes may depart now in one burst; `u64::MAX` while nothing paces.
+    pub fn pacing_budget(&self, now: Timestamp) -> u64 {
+        let Some(rate) = self.pacing_rate() else {
+            return u64::MAX;
+        };
+        let budget = self.pacer.budget(now, self.mss, rate);
+        if self.must_retransmit() {
+            budget.max(self.mss)
+        } else {
+            budget
+        }
+    }
+
+    /// Returns the departure rate in bytes per second: the controller's, or if it names none what spreads its
+    /// window over the round trip. `None` while nothing paces.
+    pub fn pacing_rate(&self) -> Option<u64> {
+        if let Some(rate) = self.controller.pacing_rate() {
+            return Some(if rate == 0 { self.mss } else { rate });
+        }
+        if !self.paces_windows {
+            return None;
+        }
+        let is_slow_start = self.controller.cwnd() < self.controller.ssthresh();
+        // As recovery begins, more than the window is on its way.
+        let outstanding = self.cwnd().max(self.pipe());
+        window_rate(outstanding, is_slow_start, self.rtt.srtt()?)
+    }
+}
+
 /// Returns the rate, in bytes per second, at which a window of `cwnd` bytes is sent if its controller
 /// names none; `None` if the whole window is no more than one burst.
 ///
 /// A little faster than one window per round trip: the window and not the rate has to be what limits the
 /// sender in the long run. In slow start twice as fast, since the window doubles in that time. These are the
 /// factors of Linux.
-pub fn window_rate(cwnd: u64, is_slow_start: bool, srtt: Duration) -> Option<u64> {
+fn window_rate(cwnd: u64, is_slow_start: bool, srtt: Duration) -> Option<u64> {
     let percent: u32 = if is_slow_start { 200 } else { 120 };
     if srtt <= BURST_TIME * percent / 100 {
         return None;

@@ -28,7 +28,6 @@ impl Sender {
         {
             return Some(plan);
         }
-        let pacing = self.recovery.pacing_deadline(now, self.mss);
         if self.recovery.new_data_wanted() >= payload_max {
             // RFC 5682 §2.1, step 2b. What SACK blocks have taken of its segments is not wanted any more.
             let plan = self.plan_new(now, payload_max, max_segments);
@@ -40,7 +39,7 @@ impl Sender {
         if let Some(range) = self.recovery.next_retransmission(payload_max) {
             let len = range.end.saturating_since(range.start);
             let is_fin_only = self.fin() == Some(range.start);
-            if let Some(deadline) = pacing.filter(|_| !is_fin_only) {
+            if !is_fin_only && let Some(deadline) = self.recovery.pacing_deadline(now, self.mss) {
                 self.blocked = Blocked::Pacing(deadline);
                 return self.plan_bare_fin();
             }
@@ -56,7 +55,9 @@ impl Sender {
         // RFC 6675 §4, NextSeg rule 3: nothing else can be sent, but ACKs have to keep coming.
         let is_idle = matches!(self.blocked, Blocked::No | Blocked::Window | Blocked::Nagle);
         let range = self.recovery.next_speculative_retransmission(payload_max)?;
-        let may_go = is_idle && pacing.is_none() && self.recovery.send_allowance(now) >= self.mss;
+        let may_go = is_idle
+            && self.recovery.send_allowance(now) >= self.mss
+            && self.recovery.pacing_deadline(now, self.mss).is_none();
         may_go.then_some(Plan::Retransmit(range))
     }
 

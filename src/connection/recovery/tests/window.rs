@@ -132,6 +132,21 @@ fn an_idle_restart_begins_with_a_burst() {
 }
 
 #[test]
+fn a_controller_with_a_rate_of_its_own_restarts_at_that_rate() {
+    let mut test = RecoveryTest::new(Setup {
+        pacing_rate: Some(100_000),
+        ..SACK
+    });
+    test.send(10);
+    test.advance(100);
+    test.ack(10);
+    test.advance(1_000);
+    test.recovery.on_idle(test.now);
+    test.expect_heard(&[Heard::IdleRestart]);
+    assert_eq!(test.recovery.pacing_budget(test.now), 2 * MSS);
+}
+
+#[test]
 fn an_ack_carries_a_delivery_rate() {
     let mut test = RecoveryTest::new(SACK);
     test.send(10);
