@@ -81,11 +81,15 @@ fn the_picture_of_the_readme_shows_what_the_readme_says() {
     let last = flow.samples.last().unwrap();
     assert!(last.lost > 0 && last.retransmitted > 0, "{last:?}");
 
-    // Fast recoveries, each with its reduction, and no timeout.
+    // Slow start ends without a loss; fast recoveries, each with its reduction, and no timeout.
     let recoveries = episodes::recoveries(flow);
     assert!(recoveries.len() >= 2, "{recoveries:?}");
     assert_eq!(last.timeouts, 0);
-    for span in &recoveries[1..] {
+    assert!(
+        recoveries[0].from > Duration::from_secs(3),
+        "{recoveries:?}"
+    );
+    for span in &recoveries {
         let at = |time| flow.samples.iter().rfind(|s| s.at <= time).unwrap().cwnd;
         let before = at(span.from.saturating_sub(scene.sample * 2));
         let (low, high) = (before * 65 / 100, before * 75 / 100);
