@@ -256,7 +256,10 @@ async fn copies_from_another_address_get_no_answer_and_change_nothing() {
     server.read_to_end(&mut received).await.unwrap();
     assert!(received == pattern(LEN));
     until(|| network.server.stats().dropped_foreign_address > 0).await;
-    assert_eq!(server.stats().segments_duplicate, 0);
+    // On a busy machine the client may repeat a segment itself; nothing else arrives twice.
+    let own = client.stats().segments_retransmitted;
+    let duplicate = server.stats().segments_duplicate;
+    assert!(duplicate <= own, "{duplicate} of {own}");
     assert_eq!(network.server.stats().resets_sent, 0);
     let answer = shadow.try_recv(&mut [0; 2_000]).unwrap_err();
     assert_eq!(answer.kind(), ErrorKind::WouldBlock);
