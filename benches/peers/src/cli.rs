@@ -10,14 +10,20 @@ use clap::{Parser, ValueEnum};
 
 use crate::figures::{Figures, Settings, resident};
 use crate::peer::Peer;
+use crate::peer::kcp::Kcp;
 use crate::peer::kernel::Kernel;
 use crate::peer::ours::Ours;
 use crate::peer::quinn::Quinn;
+use crate::peer::s2n::S2n;
+use crate::peer::utp::Utp;
 use crate::table;
-use crate::work::{Sides, goodput, raw};
+use crate::work::{Sides, connects, echo, goodput, idle, many, raw};
 
 /// The load from which figures mean little.
 const HIGH_LOAD: f64 = 0.5;
+
+/// The program with an allocator that counts.
+const COUNTED: &str = "counted";
 
 /// reliable-udp beside its peers, in turns within one run.
 #[derive(Parser)]
@@ -34,9 +40,13 @@ struct Arguments {
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
 
-    /// How long one measurement takes.
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
+    /// How long one measurement takes; without it, 5 for connects and 2 for all others.
+    #[arg(long)]
+    seconds: Option<f64>,
+
+    /// How many connections are idle (1,000 and 10,000 without it) or active (1,000).
+    #[arg(long)]
+    connections: Option<usize>,
 
     /// Print the table as Markdown.
     #[arg(long)]
@@ -54,7 +64,36 @@ struct Arguments {
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
 pub(crate) enum Work {
+    /// One connection, one direction.
     Goodput,
+    /// Four connections, two in each direction.
+    Several,
+    /// Round trips of 64 bytes.
+    Echo,
+    /// Round trips of 64 KiB.
+    EchoLong,
+    /// Connect, a byte each way, close.
+    Connects,
+    /// Connections that do nothing.
+    Idle,
+    /// A thousand connections at once.
+    Active,
+}
+
+impl Work {
+    /// Segments held to a size make a difference.
+    fn is_bulk(self) -> bool {
+        matches!(self, Self::Goodput | Self::Several | Self::Active)
+    }
+
+    /// As on the command line.
+    pub(crate) fn name(self) -> String {
+        name(self)
+    }
+
+    fn seconds(self) -> f64 {
+        if self == Self::Connects { 5.0 } else { 2.0 }
+    }
 }
 
 /// Who is measured.
@@ -66,10 +105,25 @@ pub(crate) enum Contestant {
     KernelFixed,
     Quinn,
     QuinnPlain,
+    S2n,
+    Kcp,
+    Utp,
     Raw,
 }
 
 impl Contestant {
+    fn name(self) -> String {
+        name(self)
+    }
+
+    fn takes_part(self, work: Work) -> bool {
+        match self {
+            Self::OursFixed | Self::KernelFixed => work.is_bulk(),
+            Self::Raw => work == Work::Goodput,
+            _ => true,
+        }
+    }
+
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Ours => "reliable-udp",
@@ -78,6 +132,9 @@ impl Contestant {
             Self::KernelFixed => "kernel TCP, 1,428-byte segments",
             Self::Quinn => "quinn",
             Self::QuinnPlain => "quinn without encryption",
+            Self::S2n => "s2n-quic",
+            Self::Kcp => "tokio_kcp",
+            Self::Utp => "librqbit-utp",
             Self::Raw => "raw UDP, GSO and GRO, 1,452 bytes",
         }
     }
@@ -104,9 +161,12 @@ fn run(arguments: &Arguments) -> io::Result<()> {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let settings = Settings {
-            seconds: arguments.seconds,
+            seconds: arguments.seconds.unwrap_or(work.seconds()),
+            connections: arguments.connections,
         };
-        let figures = measure(work, contestant, settings)?;
+        let mut figures = measure(work, contestant, settings)?;
+        // What was divided by nothing is no figure.
+        figures.retain(|_, value| value.is_finite());
         println!("{}", serde_json::to_string(&figures)?);
         return Ok(());
     }
@@ -126,7 +186,14 @@ fn interleave(arguments: &Arguments) -> io::Result<Samples> {
     for &work in chosen(&arguments.only) {
         for repetition in 1..=arguments.repetitions {
             for &contestant in chosen(&arguments.peers) {
-                eprint!("\r\x1b[K{work:?} {repetition}: {}", contestant.title());
+                if !contestant.takes_part(work) {
+                    continue;
+                }
+                eprint!(
+                    "\r\x1b[K{} {repetition}: {}",
+                    work.name(),
+                    contestant.title()
+                );
                 io::stderr().flush()?;
                 match in_a_process(work, contestant, arguments) {
                     Ok(figures) => {
@@ -135,13 +202,22 @@ fn interleave(arguments: &Arguments) -> io::Result<Samples> {
                             samples.entry(name).or_default().push(value);
                         }
                     }
-                    Err(error) => eprintln!("\r\x1b[K{work:?} of {}: {error}", contestant.title()),
+                    Err(error) => {
+                        eprintln!("\r\x1b[K{} of {}: {error}", work.name(), contestant.title())
+                    }
                 }
             }
         }
     }
     eprint!("\r\x1b[K");
     Ok(samples)
+}
+
+fn name(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default()
 }
 
 /// What was chosen, or everything.
@@ -154,18 +230,24 @@ fn chosen<T: ValueEnum>(of: &[T]) -> &[T] {
 }
 
 fn in_a_process(work: Work, contestant: Contestant, arguments: &Arguments) -> io::Result<Figures> {
-    let name = |value: &dyn Fn() -> Option<clap::builder::PossibleValue>| {
-        value()
-            .map(|value| value.get_name().to_owned())
-            .unwrap_or_default()
-    };
-    let output = Command::new(env::current_exe()?)
+    let mut program = env::current_exe()?;
+    let counted = program.with_file_name(COUNTED);
+    if work == Work::Idle && counted.exists() {
+        program = counted;
+    }
+    let mut command = Command::new(program);
+    command
         .arg("--child")
-        .args(["--only", &name(&|| work.to_possible_value())])
-        .args(["--peers", &name(&|| contestant.to_possible_value())])
-        .args(["--seconds", &arguments.seconds.to_string()])
-        .stderr(Stdio::inherit())
-        .output()?;
+        .args(["--only", &work.name()])
+        .args(["--peers", &contestant.name()])
+        .stderr(Stdio::inherit());
+    if let Some(seconds) = arguments.seconds {
+        command.args(["--seconds", &seconds.to_string()]);
+    }
+    if let Some(connections) = arguments.connections {
+        command.args(["--connections", &connections.to_string()]);
+    }
+    let output = command.output()?;
     if !output.status.success() {
         return Err(io::Error::other(output.status.to_string()));
     }
@@ -193,7 +275,11 @@ fn measure(work: Work, contestant: Contestant, settings: Settings) -> io::Result
         ),
         Contestant::Quinn => with(&Quinn::encrypted()?, work, &sides),
         Contestant::QuinnPlain => with(&Quinn::plain(), work, &sides),
-        Contestant::Raw => raw::goodput(&sides),
+        Contestant::S2n => with(&S2n::new()?, work, &sides),
+        Contestant::Kcp => with(&Kcp, work, &sides),
+        Contestant::Utp => with(&Utp, work, &sides),
+        Contestant::Raw if work == Work::Goodput => raw::goodput(&sides),
+        Contestant::Raw => Err(io::ErrorKind::InvalidInput.into()),
     };
     let mut figures = measured?;
     figures.insert("peak_mib".to_owned(), resident()?.0 / f64::from(1 << 20));
@@ -204,6 +290,12 @@ fn measure(work: Work, contestant: Contestant, settings: Settings) -> io::Result
 fn with<P: Peer>(peer: &P, work: Work, sides: &Sides) -> io::Result<Figures> {
     match work {
         Work::Goodput => goodput::measure(peer, sides),
+        Work::Several => many::several(peer, sides),
+        Work::Echo => echo::short(peer, sides),
+        Work::EchoLong => echo::long(peer, sides),
+        Work::Connects => connects::measure(peer, sides),
+        Work::Idle => idle::measure(peer, sides),
+        Work::Active => many::active(peer, sides),
     }
 }
 

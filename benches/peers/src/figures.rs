@@ -15,6 +15,8 @@ pub(crate) type Figures = BTreeMap<String, f64>;
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) seconds: f64,
+    /// How many connections at once where that is asked for; without it, the measurement's own.
+    pub(crate) connections: Option<usize>,
 }
 
 impl Settings {
@@ -41,6 +43,10 @@ impl Usage {
         Self {
             cpu: self.cpu - before.cpu,
         }
+    }
+
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        self.cpu.as_secs_f64()
     }
 
     /// The figures of so many bytes in so much time.

@@ -1,8 +1,11 @@
 //! What every peer can do: an endpoint for one side, from which connections are made and taken.
 
+pub(crate) mod kcp;
 pub(crate) mod kernel;
 pub(crate) mod ours;
 pub(crate) mod quinn;
+pub(crate) mod s2n;
+pub(crate) mod utp;
 
 use std::future::Future;
 use std::io;

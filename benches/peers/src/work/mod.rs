@@ -1,6 +1,10 @@
 //! The measurements, each over any peer.
 
+pub(crate) mod connects;
+pub(crate) mod echo;
 pub(crate) mod goodput;
+pub(crate) mod idle;
+pub(crate) mod many;
 pub(crate) mod raw;
 pub(crate) mod serve;
 
@@ -8,7 +12,9 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use serve::Counters;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::figures::Settings;
@@ -20,6 +26,7 @@ pub(crate) struct Sides {
     server: Runtime,
     client: Runtime,
     pub(crate) settings: Settings,
+    pub(crate) counters: Counters,
 }
 
 impl Sides {
@@ -34,6 +41,7 @@ impl Sides {
             server: runtime()?,
             client: runtime()?,
             settings,
+            counters: Arc::new((0..many::MOST).map(|_| AtomicU64::new(0)).collect()),
         })
     }
 
@@ -41,7 +49,8 @@ impl Sides {
     pub(crate) fn start<P: Peer>(&self, peer: &P) -> io::Result<(Arc<P::Side>, SocketAddr)> {
         let server = self.server.block_on(peer.bind(Role::Server))?;
         let to = server.addr()?;
-        self.server.spawn(serve::serve(server));
+        self.server
+            .spawn(serve::serve(server, Arc::clone(&self.counters)));
         let client = self.client.block_on(peer.bind(Role::Client))?;
         Ok((Arc::new(client), to))
     }

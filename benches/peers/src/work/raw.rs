@@ -30,8 +30,12 @@ pub(crate) fn goodput(sides: &Sides) -> io::Result<Figures> {
     let arrived = Arc::new(AtomicU64::new(0));
     let receiver = sides.block_on_server(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)))?;
     let to = receiver.local_addr()?;
+    // Before the flood: this can take its time while the socket is busy.
+    let state = UdpSocketState::new((&receiver).into())?;
+    state.set_recv_buffer_size((&receiver).into(), SOCKET_BUFFER)?;
     let counter = Arc::clone(&arrived);
-    let receiving = sides.spawn_on_server(async move { receive(&receiver, &counter).await });
+    let receiving =
+        sides.spawn_on_server(async move { receive(&receiver, &state, &counter).await });
     sides.run(async move {
         let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let state = UdpSocketState::new((&sender).into())?;
@@ -64,9 +68,11 @@ pub(crate) fn goodput(sides: &Sides) -> io::Result<Figures> {
     })
 }
 
-async fn receive(socket: &UdpSocket, arrived: &AtomicU64) -> io::Result<()> {
-    let state = UdpSocketState::new(socket.into())?;
-    state.set_recv_buffer_size(socket.into(), SOCKET_BUFFER)?;
+async fn receive(
+    socket: &UdpSocket,
+    state: &UdpSocketState,
+    arrived: &AtomicU64,
+) -> io::Result<()> {
     let mut storage = vec![0; BATCH_SIZE << 16];
     let mut bufs: Vec<_> = storage.chunks_mut(1 << 16).map(IoSliceMut::new).collect();
     let mut metas = [RecvMeta::default(); BATCH_SIZE];

@@ -1,0 +1,47 @@
+//! librqbit-utp: its defaults, and Nagle's algorithm off as with the kernel's TCP here.
+
+use std::future::ready;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use librqbit_utp::{SocketOpts, UtpSocketUdp, UtpSocketUdpOpts, UtpStream};
+
+use super::{Incoming, Peer, Role, Side};
+
+pub(crate) struct Utp;
+
+pub(crate) struct Served(Arc<UtpSocketUdp>);
+
+impl Peer for Utp {
+    type Side = Served;
+
+    async fn bind(&self, _: Role) -> io::Result<Served> {
+        let socket = UtpSocketUdp::new_udp_with_opts(
+            (Ipv4Addr::LOCALHOST, 0).into(),
+            SocketOpts {
+                disable_nagle: true,
+                ..SocketOpts::default()
+            },
+            UtpSocketUdpOpts::default(),
+        );
+        Ok(Served(socket.await.map_err(io::Error::other)?))
+    }
+}
+
+impl Side for Served {
+    type Stream = UtpStream;
+
+    fn addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.0.bind_addr())
+    }
+
+    async fn connect(&self, to: SocketAddr) -> io::Result<UtpStream> {
+        self.0.connect(to).await.map_err(io::Error::other)
+    }
+
+    async fn accept(&self) -> io::Result<Incoming<UtpStream>> {
+        let stream = self.0.accept().await.map_err(io::Error::other)?;
+        Ok(Box::pin(ready(Ok(stream))))
+    }
+}
