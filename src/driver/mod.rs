@@ -22,8 +22,6 @@ mod baton;
 mod buffers;
 mod clock;
 mod core;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod linux;
 mod shared;
 mod sync;
 mod task;

@@ -27,7 +27,10 @@ pub trait DatagramTransport: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing can be taken now: the same transmit is handed
-    /// to [`poll_send`](Self::poll_send) later. Any other error drops it.
+    /// to [`poll_send`](Self::poll_send) later. Any other error drops it, all datagrams of the run: as
+    /// [`Transmit::is_too_large`] recognizes it if they are larger than the path or its first interface takes, which
+    /// says nothing about smaller ones. A transport that has learned that it can send no runs says so in
+    /// [`max_send_segments`](Self::max_send_segments), and sends what it was given one by one.
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()>;
 
     /// Does what [`try_send`](Self::try_send) does, or registers the task of `cx` to be woken when it is
@@ -85,7 +88,8 @@ pub struct Transmit<'a> {
     pub local_ip: Option<IpAddr>,
     /// The mark for the IP header; `None` is Not-ECT.
     pub ecn: Option<Ecn>,
-    /// The bytes, gathered in order.
+    /// The bytes, gathered in order, at most 65,507 together: a run may begin a slice within a datagram and end it
+    /// in the next. Up to 1,024 slices are sent as they are; more may be copied.
     pub contents: &'a [IoSlice<'a>],
     /// Bytes per datagram, the last one may be shorter; `None` sends everything as one datagram.
     pub segment_size: Option<usize>,
@@ -102,7 +106,56 @@ impl<'a> Transmit<'a> {
             segment_size: None,
         }
     }
+
+    /// Makes the error by which a transport says that a datagram is larger than the path takes.
+    pub fn too_large() -> io::Error {
+        match EMSGSIZE {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(io::ErrorKind::InvalidInput, TooLarge),
+        }
+    }
+
+    /// Returns whether an error says that a datagram is larger than the path takes, as
+    /// [`too_large`](Self::too_large) does and the system's `EMSGSIZE`.
+    pub fn is_too_large(error: &io::Error) -> bool {
+        match error.raw_os_error() {
+            Some(code) => Some(code) == EMSGSIZE,
+            None => error
+                .get_ref()
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<TooLarge>),
+        }
+    }
+
+    /// Copies the contents into one.
+    pub(super) fn gather(&self) -> Vec<u8> {
+        self.contents
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect()
+    }
 }
+
+/// What the system answers to a datagram that is too large, where that is known.
+const EMSGSIZE: Option<i32> = if cfg!(any(target_os = "linux", target_os = "android")) {
+    Some(90)
+} else if cfg!(any(
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "dragonfly",
+    target_os = "netbsd",
+    target_os = "openbsd"
+)) {
+    Some(40)
+} else if cfg!(windows) {
+    Some(10_040)
+} else {
+    None
+};
+
+/// Stands for `EMSGSIZE` where its number is not known.
+#[derive(Debug, thiserror::Error)]
+#[error("datagram too large for the path")]
+struct TooLarge;
 
 /// A buffer that a transport receives into, and what it says of the content.
 pub struct RecvBuffer {

@@ -1,11 +1,11 @@
-//! What only Linux's UDP sockets have: ICMP errors in an error queue (ip(7), `IP_RECVERR`).
+//! ICMP errors in Linux's error queue (ip(7), `IP_RECVERR`).
 //!
 //! An unconnected UDP socket is told of an unreachable port only through this queue. The entry's address
 //! is where our datagram went, its data the start of our datagram's payload.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -13,9 +13,8 @@ use nix::libc;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrLike, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
-use tokio::net::UdpSocket;
 
-use super::transport::Unreachable;
+use crate::driver::transport::Unreachable;
 
 /// As much of our datagram as is asked for: a whole segment header with options.
 const QUOTED_LEN: usize = 128;
@@ -24,7 +23,7 @@ const CONTROL_LEN: usize = 512;
 
 /// Turns the error queue on for both address families, as far as the socket has them, and receive
 /// timestamps off.
-pub(super) fn tune(socket: &UdpSocket) {
+pub(super) fn tune(socket: &impl AsFd) {
     // quinn-udp 0.6.3 turns timestamps on, which nobody here reads; with them the control messages of a
     // GRO run overflow its buffer and the ECN mark, the last of them, is cut off.
     if let Err(error) = setsockopt(socket, sockopt::ReceiveTimestampns, &false) {
@@ -44,7 +43,7 @@ pub(super) fn tune(socket: &UdpSocket) {
 /// # Errors
 ///
 /// [`WouldBlock`](io::ErrorKind::WouldBlock) if the queue is empty.
-pub(super) fn next(socket: &UdpSocket) -> io::Result<Option<Unreachable>> {
+pub(in crate::driver::udp) fn next(socket: &impl AsRawFd) -> io::Result<Option<Unreachable>> {
     let mut quoted = [0_u8; QUOTED_LEN];
     let mut control = [0_u8; CONTROL_LEN];
     let mut iov = [IoSliceMut::new(&mut quoted)];

@@ -1,0 +1,71 @@
+//! Sends and receives by Linux's own calls: a send takes the slices as they are, with one `sendmsg(2)` for a run
+//! of datagrams (`UDP_SEGMENT`, udp(7)).
+
+mod control;
+mod errors;
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use socket2::{MsgHdr, SockAddr, SockRef};
+use tokio::net::UdpSocket;
+
+use self::control::Control;
+use super::portable;
+use crate::driver::transport::{RecvBuffer, Transmit};
+
+pub(super) use self::errors::next;
+
+/// `UIO_MAXIOV`: more slices are refused as a message that is too long.
+const MAX_SLICES: usize = 1_024;
+
+/// The system's calls on one socket.
+pub(super) struct Io {
+    socket: Arc<UdpSocket>,
+    inner: portable::Io,
+}
+
+impl Io {
+    /// Prepares a bound socket.
+    pub(super) fn new(socket: Arc<UdpSocket>) -> io::Result<Self> {
+        let inner = portable::Io::new(Arc::clone(&socket))?;
+        errors::tune(&*socket);
+        Ok(Self { socket, inner })
+    }
+
+    /// Returns how many datagrams one send may carry as far as the system says beforehand.
+    pub(super) fn max_segments(&self) -> usize {
+        self.inner.max_segments()
+    }
+
+    /// Sends once, as it stands.
+    pub(super) fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let gathered;
+        let one;
+        let contents = if transmit.contents.len() > MAX_SLICES {
+            gathered = transmit.gather();
+            one = [IoSlice::new(&gathered)];
+            &one
+        } else {
+            transmit.contents
+        };
+        let remote = SockAddr::from(transmit.remote);
+        let control = Control::new(transmit);
+        let message = MsgHdr::new()
+            .with_addr(&remote)
+            .with_buffers(contents)
+            .with_control(control.as_slice());
+        loop {
+            match SockRef::from(&*self.socket).sendmsg(&message, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Fills `buffers` from the first one on; returns how many.
+    pub(super) fn receive(&self, buffers: &mut [RecvBuffer]) -> io::Result<usize> {
+        self.inner.receive(buffers)
+    }
+}
