@@ -2,6 +2,7 @@
 //! [`ConfigBuilder::build`], by [`ranges`], so that no code behind it checks again.
 
 mod ranges;
+mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use crate::congestion::{CongestionControl, DEFAULT_LOSS_THRESHOLD};
 use crate::error::ConfigError;
 use crate::tap::TapFactory;
+
+pub(crate) use self::socket::SocketBuffers;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -96,6 +99,7 @@ pub struct Config {
     pub(crate) max_memory: usize,
     pub(crate) reset_rate_limit: u32,
     pub(crate) challenge_ack_limit: u32,
+    pub(crate) socket_buffers: SocketBuffers,
     pub(crate) tap: Option<Arc<dyn TapFactory>>,
 }
 
@@ -167,6 +171,7 @@ impl Default for Config {
             max_memory: 1 << 32,
             reset_rate_limit: 100,
             challenge_ack_limit: 100,
+            socket_buffers: SocketBuffers::default(),
             tap: None,
         }
     }

@@ -33,5 +33,5 @@ pub use crate::listener::ReliableUdpListener;
 pub use crate::socket::{
     Endpoint, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReliableUdpSocket, ReuniteError, WriteHalf,
 };
-pub use crate::stats::{ConnectionStats, EndpointStats};
+pub use crate::stats::{ConnectionStats, EndpointStats, TransportStats};
 pub use crate::timestamp::Timestamp;

@@ -206,4 +206,27 @@ pub struct EndpointStats {
     pub transport_send_errors: u64,
     /// Errors of the datagram transport on receiving.
     pub transport_receive_errors: u64,
+    /// What the datagram transport says of itself.
+    pub transport: TransportStats,
+}
+
+/// A snapshot of what carries an endpoint's datagrams, as
+/// [`DatagramTransport::stats`](crate::DatagramTransport::stats) gives it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransportStats {
+    /// Size of the socket's send buffer in bytes, as the system says (`SO_SNDBUF`); `None` if there is none. Linux says
+    /// twice what was asked for, and counts the memory of what it holds, which is more than the datagrams' bytes.
+    pub send_buffer: Option<usize>,
+    /// The same for receiving (`SO_RCVBUF`).
+    pub receive_buffer: Option<usize>,
+    /// Datagrams that the system dropped because the receive buffer was full (`SO_RXQ_OVFL`), a run that it had
+    /// coalesced counted as one. Linux tells with the next datagram that it does not drop; other systems do not tell.
+    pub kernel_drops: u64,
+    /// Whether the system has refused to cut runs into datagrams, so that each is sent by itself.
+    pub refuses_segmentation: bool,
+    /// Whether the system has refused congestion marks, so that none are set.
+    pub refuses_marks: bool,
+    /// Whether the system has refused a source address; datagrams leave from the one that it chooses in its place.
+    pub refuses_source: bool,
 }

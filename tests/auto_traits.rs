@@ -44,6 +44,7 @@ fn public_types_can_be_shared_and_shown() {
     shared::<TimeoutCause>();
     shared::<ConnectionStats>();
     shared::<EndpointStats>();
+    shared::<reliable_udp::TransportStats>();
     shared::<State>();
     shared::<Timestamp>();
     shared::<Ecn>();

@@ -13,6 +13,7 @@ const MAX_DATAGRAM: usize = 65_507;
 /// Checks every value by itself.
 pub(super) fn check(c: &Config) -> Result<(), ConfigError> {
     check_numbers(c)?;
+    c.socket_buffers.check()?;
     check_fractions(c)?;
     check_durations(c)
 }

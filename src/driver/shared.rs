@@ -250,6 +250,7 @@ impl Shared {
     pub(crate) fn stats(&self) -> EndpointStats {
         let mut stats = self.inspect(|core| core.endpoint.stats());
         stats.transport_send_errors += self.send_errors.load(Ordering::Relaxed);
+        stats.transport = self.transport.stats();
         stats.transport_receive_errors += self.receive_errors.load(Ordering::Relaxed);
         stats
     }

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::TransportStats;
 use crate::endpoint::Ecn;
 
 /// Carries datagrams for an [`Endpoint`](crate::Endpoint).
@@ -69,6 +70,11 @@ pub trait DatagramTransport: fmt::Debug + Send + Sync + 'static {
     /// Returns the largest datagram that can be sent, in bytes. Configurations are clamped to it.
     fn max_datagram_size(&self) -> usize {
         65_507
+    }
+
+    /// Returns what is known of the way below, for [`EndpointStats::transport`](crate::EndpointStats::transport).
+    fn stats(&self) -> TransportStats {
+        TransportStats::default()
     }
 
     /// Takes the oldest ICMP error that says that nobody listens on a UDP port, if the system reports
@@ -193,6 +199,11 @@ impl RecvBuffer {
     pub fn fill(&mut self, mut meta: RecvMeta) {
         meta.len = meta.len.min(self.storage.len());
         self.meta = Some(meta);
+    }
+
+    /// Forgets what was received.
+    pub(super) fn clear(&mut self) {
+        self.meta = None;
     }
 
     /// Returns what was received: the bytes and where they came from; `None` before a

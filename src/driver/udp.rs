@@ -6,12 +6,10 @@
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
-#[cfg_attr(
-    any(target_os = "linux", target_os = "android"),
-    expect(dead_code, reason = "Linux sends by itself")
-)]
+#[cfg(any(test, not(any(target_os = "linux", target_os = "android"))))]
 mod portable;
 mod refusals;
+mod setup;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::Sleep;
@@ -36,10 +34,9 @@ use self::portable::Io;
 use self::refusals::Refusals;
 use super::canonical;
 use super::transport::{DatagramTransport, RecvBuffer, Transmit, Unreachable};
+use crate::TransportStats;
+use crate::config::SocketBuffers;
 
-/// What is asked of the system for `SO_RCVBUF` and `SO_SNDBUF`: the usual 208 KiB overflow between two
-/// turns of the driver at a few Gbit/s. The system may grant less.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// How many ICMP errors wait to be taken; the rest is dropped, since they are only hints.
 const MAX_UNREACHABLE: usize = 256;
 /// How many entries of the error queue are taken before the rest has to wait for its turn.
@@ -62,6 +59,15 @@ pub(crate) struct UdpTransport {
     waiting: Mutex<Waiting>,
 }
 
+/// How a receive went.
+#[derive(Debug, Clone, Copy)]
+struct Received {
+    /// Buffers filled, at least 1.
+    filled: usize,
+    /// Whether the socket was seen empty afterwards: what comes then signals itself.
+    is_drained: bool,
+}
+
 /// What `poll_recv` and `poll_send` wait for beyond the two directions that tokio polls.
 #[derive(Default)]
 struct Waiting {
@@ -73,22 +79,22 @@ struct Waiting {
 
 impl UdpTransport {
     /// Binds a socket; one on an unspecified IPv6 address takes IPv4 too.
-    pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-        if addr.is_ipv6()
-            && let Err(error) = socket.set_only_v6(false)
-        {
-            tracing::debug!(%error, "socket is not dual stack");
-        }
-        socket.bind(&addr.into())?;
-        Self::from_std(socket.into())
+    pub(crate) fn bind(addr: SocketAddr, buffers: SocketBuffers) -> io::Result<Self> {
+        Self::new(setup::bind(addr, buffers)?)
     }
 
     /// Takes over a bound socket.
-    pub(crate) fn from_std(socket: std::net::UdpSocket) -> io::Result<Self> {
+    pub(crate) fn from_std(
+        socket: std::net::UdpSocket,
+        buffers: SocketBuffers,
+    ) -> io::Result<Self> {
+        setup::enlarge(&SockRef::from(&socket), buffers);
+        Self::new(socket)
+    }
+
+    fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         // tokio's own constructor panics outside a runtime.
         tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
-        enlarge_buffers(&SockRef::from(&socket));
         socket.set_nonblocking(true)?;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let io = Io::new(Arc::clone(&socket))?;
@@ -114,7 +120,7 @@ impl UdpTransport {
         })
     }
 
-    fn receive(&self, buffers: &mut [RecvBuffer]) -> io::Result<usize> {
+    fn receive(&self, buffers: &mut [RecvBuffer]) -> io::Result<Received> {
         // Whatever a receive reports but an empty socket came from outside: ICMP knows more errors than
         // those of `is_stale_error`, and nobody may keep the socket deaf with them.
         self.past_stale_errors(
@@ -263,12 +269,21 @@ impl DatagramTransport for UdpTransport {
         self.poll_errors(cx);
         loop {
             ready!(self.socket.poll_recv_ready(cx))?;
-            match self
-                .socket
-                .try_io(Interest::READABLE, || self.receive(buffers))
-            {
+            let mut filled = 0;
+            let outcome = self.socket.try_io(Interest::READABLE, || {
+                let received = self.receive(buffers)?;
+                filled = received.filled;
+                // Clears the readiness as of before the receive, which saves the call that only finds nothing.
+                if received.is_drained {
+                    Err(io::ErrorKind::WouldBlock.into())
+                } else {
+                    Ok(())
+                }
+            });
+            match outcome {
+                _ if filled > 0 => return Poll::Ready(Ok(filled)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome),
+                outcome => return Poll::Ready(outcome.map(|()| 0)),
             }
         }
     }
@@ -279,6 +294,18 @@ impl DatagramTransport for UdpTransport {
 
     fn max_send_segments(&self) -> usize {
         self.refusals.max_segments()
+    }
+
+    fn stats(&self) -> TransportStats {
+        let [send_buffer, receive_buffer] = setup::sizes(&SockRef::from(&*self.socket));
+        TransportStats {
+            send_buffer,
+            receive_buffer,
+            kernel_drops: self.io.drops(),
+            refuses_segmentation: self.refusals.refuses_segmentation(),
+            refuses_marks: self.refusals.refuses_marks(),
+            refuses_source: self.refusals.refuses_source(),
+        }
     }
 
     fn take_unreachable(&self) -> Option<Unreachable> {
@@ -302,21 +329,6 @@ impl fmt::Debug for UdpTransport {
             .field("local_addr", &self.local_addr().ok())
             .field("refusals", &self.refusals)
             .finish_non_exhaustive()
-    }
-}
-
-fn enlarge_buffers(socket: &SockRef<'_>) {
-    if socket
-        .recv_buffer_size()
-        .is_ok_and(|size| size < SOCKET_BUFFER)
-    {
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    }
-    if socket
-        .send_buffer_size()
-        .is_ok_and(|size| size < SOCKET_BUFFER)
-    {
-        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     }
 }
 

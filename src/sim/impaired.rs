@@ -337,6 +337,10 @@ impl<T: DatagramTransport> DatagramTransport for Impaired<T> {
         self.inner.max_datagram_size()
     }
 
+    fn stats(&self) -> crate::TransportStats {
+        self.inner.stats()
+    }
+
     fn take_unreachable(&self) -> Option<Unreachable> {
         self.inner.take_unreachable()
     }

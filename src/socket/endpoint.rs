@@ -60,7 +60,7 @@ impl Endpoint {
     pub async fn bind<A: ToSocketAddrs>(addr: A, config: Config) -> io::Result<Self> {
         let mut last = None;
         for local in tokio::net::lookup_host(addr).await? {
-            match UdpTransport::bind(local) {
+            match UdpTransport::bind(local, config.socket_buffers) {
                 Ok(transport) => return Self::with_transport(Arc::new(transport), config),
                 Err(error) => last = Some(error),
             }
@@ -75,7 +75,8 @@ impl Endpoint {
     ///
     /// Whatever the system says, or that there is no tokio runtime.
     pub fn from_socket(socket: std::net::UdpSocket, config: Config) -> io::Result<Self> {
-        Self::with_transport(Arc::new(UdpTransport::from_std(socket)?), config)
+        let transport = UdpTransport::from_std(socket, config.socket_buffers)?;
+        Self::with_transport(Arc::new(transport), config)
     }
 
     /// Uses another datagram transport.

@@ -1,17 +1,21 @@
 //! Sends and receives by Linux's own calls: a send takes the slices as they are, with one `sendmsg(2)` for a run
-//! of datagrams (`UDP_SEGMENT`, udp(7)).
+//! of datagrams (`UDP_SEGMENT`, udp(7)). `quinn-udp` only prepares the socket.
 
 mod control;
 mod errors;
+mod receive;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+use nix::sys::socket::{setsockopt, sockopt};
+use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{MsgHdr, SockAddr, SockRef};
 use tokio::net::UdpSocket;
 
 use self::control::Control;
-use super::portable;
+use self::receive::Receiver;
+use super::Received;
 use crate::driver::transport::{RecvBuffer, Transmit};
 
 pub(super) use self::errors::next;
@@ -22,20 +26,32 @@ const MAX_SLICES: usize = 1_024;
 /// The system's calls on one socket.
 pub(super) struct Io {
     socket: Arc<UdpSocket>,
-    inner: portable::Io,
+    max_segments: usize,
+    receiver: Receiver,
 }
 
 impl Io {
     /// Prepares a bound socket.
     pub(super) fn new(socket: Arc<UdpSocket>) -> io::Result<Self> {
-        let inner = portable::Io::new(Arc::clone(&socket))?;
+        let state = UdpSocketState::new(UdpSockRef::from(&*socket))?;
+        // quinn-udp 0.6.3 turns timestamps on, which nobody here reads.
+        if let Err(error) = setsockopt(&*socket, sockopt::ReceiveTimestampns, &false) {
+            tracing::debug!(%error, "receive timestamps stay on");
+        }
+        if let Err(error) = setsockopt(&*socket, sockopt::RxqOvfl, &1) {
+            tracing::debug!(%error, "the kernel does not tell what it drops");
+        }
         errors::tune(&*socket);
-        Ok(Self { socket, inner })
+        Ok(Self {
+            max_segments: state.max_gso_segments(),
+            socket,
+            receiver: Receiver::default(),
+        })
     }
 
     /// Returns how many datagrams one send may carry as far as the system says beforehand.
     pub(super) fn max_segments(&self) -> usize {
-        self.inner.max_segments()
+        self.max_segments
     }
 
     /// Sends once, as it stands.
@@ -64,8 +80,13 @@ impl Io {
         }
     }
 
-    /// Fills `buffers` from the first one on; returns how many.
-    pub(super) fn receive(&self, buffers: &mut [RecvBuffer]) -> io::Result<usize> {
-        self.inner.receive(buffers)
+    /// Fills `buffers` from the first one on.
+    pub(super) fn receive(&self, buffers: &mut [RecvBuffer]) -> io::Result<Received> {
+        self.receiver.receive(&*self.socket, buffers)
+    }
+
+    /// Returns how many datagrams the kernel has dropped because the socket was full, as it has told so far.
+    pub(super) fn drops(&self) -> u64 {
+        self.receiver.drops()
     }
 }

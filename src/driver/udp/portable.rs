@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, UdpSockRef, UdpSocketState};
 use tokio::net::UdpSocket;
 
+use super::Received;
 use crate::driver::canonical;
 use crate::driver::transport::{RecvBuffer, RecvMeta, Transmit};
 use crate::endpoint::Ecn;
@@ -46,6 +47,12 @@ impl Io {
         self.send_contiguous(transmit, &gathered)
     }
 
+    /// Returns how many datagrams the system has dropped because the socket was full: it does not tell.
+    #[expect(clippy::unused_self, reason = "Linux's does tell")]
+    pub(super) fn drops(&self) -> u64 {
+        0
+    }
+
     fn send_contiguous(&self, transmit: &Transmit<'_>, contents: &[u8]) -> io::Result<()> {
         let transmit = quinn_udp::Transmit {
             destination: transmit.remote,
@@ -58,8 +65,8 @@ impl Io {
             .try_send(UdpSockRef::from(&*self.socket), &transmit)
     }
 
-    /// Fills `buffers` from the first one on; returns how many.
-    pub(super) fn receive(&self, buffers: &mut [RecvBuffer]) -> io::Result<usize> {
+    /// Fills `buffers` from the first one on.
+    pub(super) fn receive(&self, buffers: &mut [RecvBuffer]) -> io::Result<Received> {
         let count = buffers.len().min(BATCH_SIZE);
         let mut metas = [quinn_udp::RecvMeta::default(); BATCH_SIZE];
         let filled = {
@@ -80,7 +87,9 @@ impl Io {
                 stride: meta.stride,
             });
         }
-        Ok(filled)
+        // Some systems fill one buffer at a time.
+        let is_drained = false;
+        Ok(Received { filled, is_drained })
     }
 }
 

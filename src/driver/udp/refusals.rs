@@ -13,15 +13,16 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::driver::transport::Transmit;
 
 /// What one socket does without.
 pub(super) struct Refusals {
-    /// Datagrams per send; 1 once segmentation was refused.
-    max_segments: AtomicUsize,
+    /// Datagrams per send while segmentation is not refused.
+    most_segments: usize,
+    is_segmentation_refused: AtomicBool,
     marks: AtomicBool,
     has_source: AtomicBool,
     /// The source address refused last.
@@ -31,7 +32,8 @@ pub(super) struct Refusals {
 impl Refusals {
     pub(super) fn new(max_segments: usize) -> Self {
         Self {
-            max_segments: AtomicUsize::new(max_segments.max(1)),
+            most_segments: max_segments.max(1),
+            is_segmentation_refused: AtomicBool::new(false),
             marks: AtomicBool::new(false),
             has_source: AtomicBool::new(false),
             source: Mutex::new(None),
@@ -39,7 +41,23 @@ impl Refusals {
     }
 
     pub(super) fn max_segments(&self) -> usize {
-        self.max_segments.load(Ordering::Relaxed)
+        if self.refuses_segmentation() {
+            1
+        } else {
+            self.most_segments
+        }
+    }
+
+    pub(super) fn refuses_segmentation(&self) -> bool {
+        self.is_segmentation_refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refuses_marks(&self) -> bool {
+        self.marks.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refuses_source(&self) -> bool {
+        self.has_source.load(Ordering::Relaxed)
     }
 
     /// Sends by `call`, as often and with as much left out as it takes.
@@ -54,10 +72,10 @@ impl Refusals {
         mut call: impl FnMut(&Transmit<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut whole = *transmit;
-        if self.marks.load(Ordering::Relaxed) {
+        if self.refuses_marks() {
             whole.ecn = None;
         }
-        if self.has_source.load(Ordering::Relaxed) && self.source() == whole.local_ip {
+        if self.refuses_source() && self.source() == whole.local_ip {
             whole.local_ip = None;
         }
         let len: usize = whole.contents.iter().map(|slice| slice.len()).sum();
@@ -172,7 +190,7 @@ impl Refusals {
     }
 
     fn refuse_segmentation(&self) {
-        if self.max_segments.swap(1, Ordering::Relaxed) > 1 {
+        if !self.is_segmentation_refused.swap(true, Ordering::Relaxed) {
             tracing::debug!("the system refuses to segment; datagrams leave one by one");
         }
     }
@@ -195,7 +213,7 @@ impl fmt::Debug for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Refusals")
             .field("max_segments", &self.max_segments())
-            .field("marks", &self.marks.load(Ordering::Relaxed))
+            .field("marks", &self.refuses_marks())
             .field("source", &self.source())
             .finish_non_exhaustive()
     }

@@ -5,8 +5,12 @@ use super::*;
 use crate::driver::RecvMeta;
 use crate::endpoint::Ecn;
 
+fn bind(addr: &str) -> io::Result<UdpTransport> {
+    UdpTransport::bind(addr.parse().unwrap(), SocketBuffers::default())
+}
+
 fn loopback() -> UdpTransport {
-    UdpTransport::bind("127.0.0.1:0".parse().unwrap()).unwrap()
+    bind("127.0.0.1:0").unwrap()
 }
 
 async fn send(transport: &UdpTransport, transmit: Transmit<'_>) {
@@ -117,7 +121,7 @@ async fn a_refused_run_leaves_as_single_datagrams() {
 
 #[tokio::test]
 async fn a_dual_stack_socket_reaches_ipv4_and_shows_plain_addresses() {
-    let Ok(a) = UdpTransport::bind("[::]:0".parse().unwrap()) else {
+    let Ok(a) = bind("[::]:0") else {
         return;
     };
     let b = loopback();
@@ -144,7 +148,7 @@ async fn a_dual_stack_socket_reaches_ipv4_and_shows_plain_addresses() {
 #[tokio::test]
 async fn an_unused_port_is_reported_with_the_start_of_the_datagram() {
     for (local, nobody) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::]:0", "127.0.0.1:0")] {
-        let Ok(transport) = UdpTransport::bind(local.parse().unwrap()) else {
+        let Ok(transport) = bind(local) else {
             continue;
         };
         let unused = std::net::UdpSocket::bind(nobody)
@@ -210,4 +214,102 @@ async fn a_long_error_queue_is_taken_in_turns() {
     })
     .await;
     assert!(turns >= 3);
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[tokio::test]
+async fn what_a_full_socket_drops_is_counted() {
+    const SENT: usize = 200;
+    let buffers = SocketBuffers {
+        receive: Some(4_096),
+        ..SocketBuffers::default()
+    };
+    let b = UdpTransport::bind("127.0.0.1:0".parse().unwrap(), buffers).unwrap();
+    let a = loopback();
+    assert_eq!(
+        b.stats().receive_buffer,
+        Some(8_192),
+        "twice what was asked"
+    );
+    assert!(a.stats().receive_buffer.unwrap() > 8_192);
+    let slices = [IoSlice::new(&[0; 1_000])];
+    for round in 1..=2 {
+        for _ in 0..SENT {
+            send(&a, Transmit::new(b.local_addr().unwrap(), &slices)).await;
+        }
+        // What is told comes with the first datagram after those that were dropped.
+        let mut received = receive(&b).await.len();
+        send(&a, Transmit::new(b.local_addr().unwrap(), &slices)).await;
+        received += receive(&b).await.len();
+        let drops = usize::try_from(b.stats().kernel_drops).unwrap();
+        assert_eq!(drops, round * (SENT + 1 - received), "in round {round}");
+        assert!(drops > 0);
+    }
+    assert_eq!(a.stats().kernel_drops, 0);
+}
+
+/// The portable calls do the same, so that a test of theirs need not wait for another system.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[tokio::test]
+async fn the_portable_calls_send_and_receive_the_same() {
+    let (a, b) = (loopback(), loopback());
+    let sender = portable::Io::new(Arc::clone(&a.socket)).unwrap();
+    let receiver = portable::Io::new(Arc::clone(&b.socket)).unwrap();
+    // On Linux, timestamps leave no room for the mark.
+    let timestamps = nix::sys::socket::sockopt::ReceiveTimestampns;
+    nix::sys::socket::setsockopt(&*b.socket, timestamps, &false).unwrap();
+    let bytes: Vec<u8> = (0..=250).cycle().take(2_500).collect();
+    let slices = [IoSlice::new(&bytes[..700]), IoSlice::new(&bytes[700..])];
+    let mut transmit = Transmit::new(b.local_addr().unwrap(), &slices);
+    transmit.segment_size = Some(1_000);
+    transmit.ecn = Some(Ecn::Ect1);
+    assert!(sender.max_segments() > 1);
+    sender.send(&transmit).unwrap();
+    let mut buffers = [RecvBuffer::new(65_536)];
+    assert_eq!(receiver.receive(&mut buffers).unwrap().filled, 1);
+    let (received, meta) = buffers[0].received().unwrap();
+    assert_eq!((received, meta.stride), (&bytes[..], 1_000));
+    assert_eq!(meta.remote, a.local_addr().unwrap());
+    assert_eq!(meta.ecn, Some(Ecn::Ect1));
+    assert_eq!(meta.local_ip, Some("127.0.0.1".parse().unwrap()));
+    assert_eq!(receiver.drops(), 0);
+}
+
+/// More at once than is worth one call each, of which some are runs.
+#[tokio::test]
+async fn many_datagrams_of_many_peers_arrive_as_they_were_sent() {
+    let b = loopback();
+    let peers: Vec<_> = (0..40).map(|_| loopback()).collect();
+    for round in 0..5_u8 {
+        for (index, peer) in peers.iter().enumerate() {
+            let bytes = vec![round; 100 + index];
+            let slices = [IoSlice::new(&bytes)];
+            let mut transmit = Transmit::new(b.local_addr().unwrap(), &slices);
+            transmit.ecn = (index % 2 == 0).then_some(Ecn::Ect0);
+            transmit.segment_size = (index % 5 == 0 && peer.max_send_segments() > 1).then_some(60);
+            send(peer, transmit).await;
+        }
+        let mut received = Vec::new();
+        while received
+            .iter()
+            .map(|(bytes, _): &(Vec<u8>, _)| bytes.len())
+            .sum::<usize>()
+            < 4_780
+        {
+            received.extend(receive(&b).await);
+        }
+        for (index, peer) in peers.iter().enumerate() {
+            let remote = peer.local_addr().unwrap();
+            let of_peer = received.iter().filter(|(_, meta)| meta.remote == remote);
+            let bytes: Vec<u8> = of_peer
+                .clone()
+                .inspect(|(_, meta)| {
+                    assert_eq!(meta.ecn, (index % 2 == 0).then_some(Ecn::Ect0));
+                    assert_eq!(meta.local_ip, Some("127.0.0.1".parse().unwrap()));
+                })
+                .flat_map(|(bytes, _)| bytes.clone())
+                .collect();
+            assert_eq!(bytes, vec![round; 100 + index]);
+        }
+    }
 }

@@ -21,14 +21,8 @@ const QUOTED_LEN: usize = 128;
 /// Room for `sock_extended_err` with an address, packet info and a timestamp.
 const CONTROL_LEN: usize = 512;
 
-/// Turns the error queue on for both address families, as far as the socket has them, and receive
-/// timestamps off.
+/// Turns the error queue on for both address families, as far as the socket has them.
 pub(super) fn tune(socket: &impl AsFd) {
-    // quinn-udp 0.6.3 turns timestamps on, which nobody here reads; with them the control messages of a
-    // GRO run overflow its buffer and the ECN mark, the last of them, is cut off.
-    if let Err(error) = setsockopt(socket, sockopt::ReceiveTimestampns, &false) {
-        tracing::debug!(%error, "receive timestamps stay on");
-    }
     let results = (
         setsockopt(socket, sockopt::Ipv4RecvErr, &true),
         setsockopt(socket, sockopt::Ipv6RecvErr, &true),
@@ -73,7 +67,7 @@ fn is_port_unreachable(error: &libc::sock_extended_err) -> bool {
     ) && Errno::from_raw(error.ee_errno.cast_signed()) == Errno::ECONNREFUSED
 }
 
-fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
+pub(super) fn socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
     address.family()?;
     if let Some(v4) = address.as_sockaddr_in() {
         return Some(SocketAddr::V4(SocketAddrV4::from(*v4)));
