@@ -1,7 +1,11 @@
-//! Receive buffers: lent to the readers as slices, copied where a slice would pin too much, and taken
-//! back when nobody holds a slice any more, so that a steady stream allocates nothing.
+//! Receive buffers: lent to the readers as slices, copied where a slice would pin too much, and used again as soon
+//! as the last slice is gone, so that a steady stream allocates no buffer.
+//!
+//! How many are kept follows what the latest turns have needed, so that an endpoint gives back what a burst took:
+//! one that has only seen handshakes holds one buffer.
 
-use std::collections::VecDeque;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,81 +13,160 @@ use super::transport::{RecvBuffer, RecvMeta};
 
 /// A receive buffer holds the largest datagram and the largest run that GRO makes.
 const BUFFER_LEN: usize = 65_536;
-/// Buffers of the first receive. A full batch doubles them.
-const INITIAL_BATCH: usize = 4;
-/// Buffers of one receive at most.
+/// Buffers of one receive at most. A full batch doubles them.
 const MAX_BATCH: usize = 32;
-/// Payloads up to this size are copied out by the receiver in any case, so that the buffer is free
-/// again after the turn.
+/// Buffers kept beside those at most.
+const MAX_SPARE: usize = 32;
+/// Payloads up to this size are copied out by the receiver in any case, so that what they arrived in is free again
+/// after the turn.
 const SMALL_DATAGRAM: usize = 512;
 /// Trains below this size are copied: a slice of one must not pin a whole buffer.
 const SMALL_TRAIN: usize = BUFFER_LEN / 4;
-/// Buffers that readers still hold slices of and that are taken back when they are done.
-const MAX_LENT: usize = 16;
+/// Size of the memory that small datagrams of one turn share, and how little of it is left when it is used from its
+/// start again.
+const SCRATCH: usize = 8 * 1024;
+const SCRATCH_LEFT: usize = SCRATCH / 2;
 
 /// The buffers of one endpoint.
 ///
-/// Invariants, between calls: at most [`MAX_BATCH`] are free and at most [`MAX_LENT`] on loan; every
-/// free one is [`BUFFER_LEN`] long.
+/// Invariants, between calls: at most [`MAX_BATCH`] are ready and [`MAX_SPARE`] spare; each of them is [`BUFFER_LEN`]
+/// long, but for ready ones that were lent since, which are empty.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    free: Vec<RecvBuffer>,
-    /// On loan to readers, oldest first.
-    lent: VecDeque<Bytes>,
-    /// Whether the latest receive filled them all.
+    /// What the next receive fills.
+    ready: Vec<RecvBuffer>,
+    spare: Arc<Spare>,
+    /// What small datagrams are copied to.
+    scratch: BytesMut,
+    /// Whether the latest receive filled all that were ready.
     was_full: bool,
+    /// Buffers in use together of late: rises at once, falls by a quarter per receive.
+    needed: usize,
+}
+
+/// Buffers that nobody holds a slice of any more.
+#[derive(Debug, Default)]
+struct Spare {
+    stock: Mutex<Stock>,
+}
+
+#[derive(Debug, Default)]
+struct Stock {
+    buffers: Vec<Vec<u8>>,
+    /// How many are kept.
+    limit: usize,
+}
+
+/// A buffer on loan; goes back with the last slice of it, or to the allocator if its endpoint is no more.
+#[derive(Debug)]
+struct Lent {
+    storage: Vec<u8>,
+    home: Weak<Spare>,
 }
 
 impl Buffers {
     /// Returns the buffers to receive into.
     pub(super) fn free(&mut self) -> &mut [RecvBuffer] {
         let len = if self.was_full {
-            (self.free.len() * 2).clamp(INITIAL_BATCH, MAX_BATCH)
+            (self.ready.len() * 2).min(MAX_BATCH)
         } else {
-            self.free.len().max(INITIAL_BATCH)
+            self.ready.len()
         };
         self.was_full = false;
-        self.free.resize_with(len, || RecvBuffer::new(BUFFER_LEN));
-        &mut self.free
+        for buffer in &mut self.ready {
+            if buffer.storage_mut().is_empty() {
+                *buffer = self.spare.take();
+            }
+        }
+        let spare = &self.spare;
+        self.ready.resize_with(len.max(1), || spare.take());
+        &mut self.ready
     }
 
     /// Moves what the first `count` buffers received to `batch`, as slices or copies.
     pub(super) fn take(&mut self, count: usize, batch: &mut Vec<(Bytes, RecvMeta)>) {
-        self.was_full = count >= self.free.len();
-        for buffer in self.free.iter_mut().take(count) {
+        self.was_full = count >= self.ready.len();
+        if self.scratch.capacity() < SCRATCH_LEFT {
+            // Nobody holds a slice of it between two turns: this allocates nothing but the first time.
+            self.scratch.reserve(SCRATCH);
+        }
+        for buffer in self.ready.iter_mut().take(count) {
             let Some((bytes, meta)) = buffer.received() else {
                 continue;
             };
-            if bytes.len() < SMALL_TRAIN && meta.stride > SMALL_DATAGRAM {
+            if bytes.len() >= SMALL_TRAIN {
+                let empty = RecvBuffer::from_storage(Vec::new());
+                let lent = Lent {
+                    storage: mem::replace(buffer, empty).into_storage(),
+                    home: Arc::downgrade(&self.spare),
+                };
+                let mut train = Bytes::from_owner(lent);
+                train.truncate(meta.len);
+                batch.push((train, meta));
+            } else if meta.stride > SMALL_DATAGRAM {
                 batch.push((Bytes::copy_from_slice(bytes), meta));
-                continue;
+                buffer.clear();
+            } else {
+                self.scratch.extend_from_slice(bytes);
+                batch.push((self.scratch.split().freeze(), meta));
+                buffer.clear();
             }
-            let empty = RecvBuffer::from_storage(BytesMut::new());
-            let whole = std::mem::replace(buffer, empty).into_storage().freeze();
-            batch.push((whole.slice(..meta.len), meta));
-            self.lent.push_back(whole);
+        }
+        let in_use = count + Arc::weak_count(&self.spare);
+        let decayed = self.needed - self.needed.div_ceil(4);
+        self.needed = decayed.max(in_use);
+    }
+
+    /// Gives back what the latest turns had no need of; to be called when the batch was dropped.
+    pub(super) fn refill(&mut self) {
+        self.ready.truncate(self.needed.max(1));
+        self.spare.keep(self.needed.min(MAX_SPARE));
+    }
+}
+
+impl Spare {
+    fn take(&self) -> RecvBuffer {
+        match self.lock(|stock| stock.buffers.pop()) {
+            Some(storage) => RecvBuffer::from_storage(storage),
+            None => RecvBuffer::new(BUFFER_LEN),
         }
     }
 
-    /// Takes back the buffers that nobody holds a slice of; to be called when the batch was dropped.
-    pub(super) fn refill(&mut self) {
-        self.free
-            .retain_mut(|buffer| !buffer.storage_mut().is_empty());
-        for _ in 0..self.lent.len() {
-            let Some(whole) = self.lent.pop_front() else {
-                break;
-            };
-            match whole.try_into_mut() {
-                Ok(storage) if self.free.len() < MAX_BATCH => {
-                    self.free.push(RecvBuffer::from_storage(storage));
-                }
-                Ok(_) => {}
-                Err(whole) => self.lent.push_back(whole),
+    fn put(&self, storage: Vec<u8>) {
+        let excess = self.lock(|stock| {
+            if stock.buffers.len() < stock.limit {
+                stock.buffers.push(storage);
+                None
+            } else {
+                Some(storage)
             }
+        });
+        drop(excess);
+    }
+
+    fn keep(&self, limit: usize) {
+        self.lock(|stock| {
+            stock.limit = limit;
+            stock.buffers.truncate(limit);
+        });
+    }
+
+    fn lock<R>(&self, f: impl FnOnce(&mut Stock) -> R) -> R {
+        f(&mut self.stock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.storage
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.upgrade() {
+            home.put(mem::take(&mut self.storage));
         }
-        // Those who hold slices keep the memory of what is forgotten here.
-        let excess = self.lent.len().saturating_sub(MAX_LENT);
-        self.lent.drain(..excess);
     }
 }
 
@@ -91,85 +174,143 @@ impl Buffers {
 mod tests {
     use super::*;
 
-    /// Receives one train into the first buffer and returns the slice with the buffer's address.
-    fn receive(buffers: &mut Buffers, len: usize, stride: usize) -> (Bytes, *const u8) {
-        let buffer = &mut buffers.free()[0];
-        let address = buffer.storage_mut().as_ptr();
-        buffer.storage_mut()[..len].fill(7);
-        let mut meta = RecvMeta::new("127.0.0.1:1".parse().unwrap(), len);
-        meta.stride = stride;
-        buffer.fill(meta);
+    /// Receives trains of `len` bytes into the first `count` buffers and returns the slices with the buffers'
+    /// addresses.
+    fn receive(
+        buffers: &mut Buffers,
+        count: usize,
+        len: usize,
+        stride: usize,
+    ) -> Vec<(Bytes, *const u8)> {
+        let mut addresses = Vec::new();
+        for buffer in buffers.free().iter_mut().take(count) {
+            addresses.push(buffer.storage_mut().as_ptr());
+            buffer.storage_mut()[..len].fill(7);
+            let mut meta = RecvMeta::new("127.0.0.1:1".parse().unwrap(), len);
+            meta.stride = stride;
+            buffer.fill(meta);
+        }
         let mut batch = Vec::new();
-        buffers.take(1, &mut batch);
-        (batch.remove(0).0, address)
+        buffers.take(addresses.len(), &mut batch);
+        let trains = batch.into_iter().map(|(bytes, _)| bytes);
+        trains.zip(addresses).collect()
+    }
+
+    fn spare(buffers: &Buffers) -> usize {
+        buffers.spare.lock(|stock| stock.buffers.len())
+    }
+
+    /// Bytes that the endpoint holds and nobody reads.
+    fn held(buffers: &mut Buffers) -> usize {
+        let ready: usize = buffers
+            .ready
+            .iter_mut()
+            .map(|buffer| buffer.storage_mut().len())
+            .sum();
+        ready + spare(buffers) * BUFFER_LEN + buffers.scratch.capacity()
     }
 
     #[test]
-    fn a_large_train_is_lent_and_its_buffer_comes_back_when_it_is_dropped() {
+    fn a_large_train_is_lent_and_its_buffer_is_used_again_when_it_is_dropped() {
         let mut buffers = Buffers::default();
-        let (train, address) = receive(&mut buffers, 60_000, 1_200);
+        let mut received = receive(&mut buffers, 1, 60_000, 1_200);
+        let (train, address) = received.remove(0);
         assert_eq!(
             (train.len(), train.as_ptr()),
             (60_000, address),
             "not copied"
         );
         buffers.refill();
-        assert_eq!(
-            (buffers.free.len(), buffers.lent.len()),
-            (INITIAL_BATCH - 1, 1)
-        );
+        let part = train.slice(1_200..2_400);
         drop(train);
-        buffers.refill();
-        assert_eq!((buffers.free.len(), buffers.lent.len()), (INITIAL_BATCH, 0));
-        let addresses = buffers
-            .free()
-            .iter_mut()
-            .map(|buffer| buffer.storage_mut().as_ptr());
-        assert!(
-            addresses.collect::<Vec<_>>().contains(&address),
-            "the same memory"
-        );
-        assert!(
-            buffers
-                .free()
-                .iter_mut()
-                .all(|buffer| buffer.storage_mut().len() == BUFFER_LEN)
-        );
+        assert_eq!(spare(&buffers), 0, "a slice is held");
+        drop(part);
+        assert_eq!(spare(&buffers), 1);
+        let (_, again) = receive(&mut buffers, 1, 60_000, 1_200).remove(0);
+        assert_eq!(again, address, "the same memory");
+        assert_eq!(buffers.free()[0].storage_mut().len(), BUFFER_LEN);
     }
 
     #[test]
     fn a_small_train_pins_only_its_own_bytes() {
         let mut buffers = Buffers::default();
-        let (train, address) = receive(&mut buffers, 2_400, 1_200);
+        let (train, address) = receive(&mut buffers, 1, 2_400, 1_200).remove(0);
         assert_ne!(train.as_ptr(), address);
         assert_eq!(&train[..], &[7; 2_400]);
-        assert!(buffers.lent.is_empty());
+        assert_eq!(buffers.free()[0].storage_mut().as_ptr(), address);
     }
 
     #[test]
-    fn acknowledgments_are_not_copied() {
+    fn acknowledgments_share_memory_that_is_used_again() {
         let mut buffers = Buffers::default();
-        let (train, address) = receive(&mut buffers, 52, 52);
-        assert_eq!(train.as_ptr(), address);
-    }
-
-    #[test]
-    fn full_batches_grow_and_held_slices_do_not_hold_the_pool() {
-        let mut buffers = Buffers::default();
-        let mut held = Vec::new();
-        for _ in 0..100 {
-            let count = buffers.free().len();
-            for buffer in buffers.free() {
-                buffer.fill(RecvMeta::new("127.0.0.1:1".parse().unwrap(), BUFFER_LEN));
+        let mut chunks = std::collections::BTreeSet::new();
+        for _ in 0..1_000 {
+            for (datagram, _) in receive(&mut buffers, 32, 52, 52) {
+                assert_eq!(&datagram[..], &[7; 52]);
+                chunks.insert(datagram.as_ptr() as usize / (2 * SCRATCH));
             }
-            buffers.take(count, &mut held);
             buffers.refill();
-            held.truncate(200);
-            assert!(buffers.lent.len() <= MAX_LENT);
         }
-        drop(held);
+        assert!(chunks.len() <= 2, "{chunks:?}");
+    }
+
+    #[test]
+    fn full_batches_grow() {
+        let mut buffers = Buffers::default();
+        for expected in [1, 2, 4, 8, 16, 32, 32] {
+            assert_eq!(receive(&mut buffers, 99, 52, 52).len(), expected);
+            buffers.refill();
+        }
+    }
+
+    #[test]
+    fn a_steady_stream_with_a_slow_reader_allocates_no_buffer() {
+        let mut buffers = Buffers::default();
+        let mut reader = std::collections::VecDeque::new();
+        let mut addresses = std::collections::BTreeSet::new();
+        for round in 0..1_000 {
+            let received = receive(&mut buffers, 2, 60_000, 1_200);
+            buffers.refill();
+            for (train, address) in received {
+                reader.push_back(train);
+                if round > 100 {
+                    addresses.insert(address as usize);
+                }
+            }
+            // Reads eight at a time once twenty wait.
+            if reader.len() >= 20 {
+                reader.drain(..8);
+            }
+        }
+        assert!(addresses.len() <= 30, "{}", addresses.len());
+    }
+
+    #[test]
+    fn what_a_burst_took_is_given_back() {
+        let mut buffers = Buffers::default();
+        assert_eq!(receive(&mut buffers, 1, 52, 52).len(), 1);
         buffers.refill();
-        assert!(buffers.free.len() <= MAX_BATCH);
-        assert!(buffers.lent.is_empty());
+        assert!(held(&mut buffers) <= BUFFER_LEN + SCRATCH, "before it");
+        let mut reader = Vec::new();
+        for _ in 0..10 {
+            reader.extend(receive(&mut buffers, 99, BUFFER_LEN, 1_200));
+            buffers.refill();
+        }
+        assert!(reader.len() > 100);
+        drop(reader);
+        assert!(held(&mut buffers) <= (MAX_BATCH + MAX_SPARE) * BUFFER_LEN + SCRATCH);
+        for _ in 0..20 {
+            receive(&mut buffers, 1, 52, 52);
+            buffers.refill();
+        }
+        assert!(held(&mut buffers) <= 2 * BUFFER_LEN + SCRATCH, "after it");
+    }
+
+    #[test]
+    fn a_slice_outlives_its_endpoint() {
+        let mut buffers = Buffers::default();
+        let (train, _) = receive(&mut buffers, 1, 60_000, 1_200).remove(0);
+        drop(buffers);
+        assert!(train.iter().all(|&byte| byte == 7));
     }
 }

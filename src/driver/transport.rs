@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::TransportStats;
 use crate::endpoint::Ecn;
@@ -166,7 +166,7 @@ struct TooLarge;
 /// A buffer that a transport receives into, and what it says of the content.
 pub struct RecvBuffer {
     /// Always as long as the buffer was made.
-    storage: BytesMut,
+    storage: Vec<u8>,
     meta: Option<RecvMeta>,
 }
 
@@ -174,19 +174,19 @@ impl RecvBuffer {
     /// Makes a buffer of `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
         Self {
-            storage: BytesMut::zeroed(capacity),
+            storage: vec![0; capacity],
             meta: None,
         }
     }
 
-    pub(super) fn from_storage(storage: BytesMut) -> Self {
+    pub(super) fn from_storage(storage: Vec<u8>) -> Self {
         Self {
             storage,
             meta: None,
         }
     }
 
-    pub(super) fn into_storage(self) -> BytesMut {
+    pub(super) fn into_storage(self) -> Vec<u8> {
         self.storage
     }
 
