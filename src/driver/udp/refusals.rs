@@ -3,7 +3,7 @@
 //! Segmentation, congestion marks and source addresses are asked for per send, and nothing says beforehand
 //! whether kernel, route and device do them: a device without checksum offload answers a run with `EIO`, a
 //! socket that sends without checksums with `EINVAL`, an old kernel a mark with `EINVAL`, and so does any
-//! kernel for a source address that the machine has lost. Each is found out by sending again without it.
+//! kernel for a source address that the machine has lost, or `ENETUNREACH`. Each is found out by sending again without it.
 //! Segmentation and marks stay off for the socket from then on; a source address is left out where it is the
 //! one that was refused, since the others may be as good as before.
 //!
@@ -85,7 +85,7 @@ impl Refusals {
         };
         if self.max_segments() > 1 {
             match call(&whole) {
-                Err(error) if is_refusal(&error) || Transmit::is_too_large(&error) => {}
+                Err(error) if is_refusal(&error, &whole) || Transmit::is_too_large(&error) => {}
                 outcome => return outcome,
             }
         }
@@ -123,7 +123,7 @@ impl Refusals {
                 ..single
             };
             match call(&again) {
-                Err(error) if is_refusal(&error) => {}
+                Err(error) if is_refusal(&error, &again) => {}
                 outcome => return past_full_socket(outcome),
             }
         }
@@ -149,12 +149,12 @@ impl Refusals {
         call: &mut impl FnMut(&Transmit<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let refusal = match call(transmit) {
-            Err(error) if is_refusal(&error) => error,
+            Err(error) if is_refusal(&error, transmit) => error,
             outcome => return outcome,
         };
         let (ecn, local_ip) = (transmit.ecn, transmit.local_ip);
         let attempts = [
-            (ecn.is_some(), None, local_ip),
+            (ecn.is_some() && is_unable(&refusal), None, local_ip),
             (local_ip.is_some(), ecn, None),
             (ecn.is_some() && local_ip.is_some(), None, None),
         ];
@@ -178,7 +178,7 @@ impl Refusals {
                     *transmit = reduced;
                     return Ok(());
                 }
-                Err(error) if is_refusal(&error) => {}
+                Err(error) if is_refusal(&error, transmit) => {}
                 outcome => return outcome,
             }
         }
@@ -227,8 +227,19 @@ fn past_full_socket(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// Whether an error may have come of what `transmit` asks for. Linux has several for a source address that is not its own,
+/// which may be the destination's fault as well.
+fn is_refusal(error: &io::Error, transmit: &Transmit<'_>) -> bool {
+    is_unable(error)
+        || transmit.local_ip.is_some()
+            && matches!(
+                error.kind(),
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable
+            )
+}
+
 /// `EIO` and `EINVAL`, which the system answers to what it cannot do.
-fn is_refusal(error: &io::Error) -> bool {
+fn is_unable(error: &io::Error) -> bool {
     const EIO: i32 = 5;
     const EINVAL: i32 = 22;
     cfg!(unix) && matches!(error.raw_os_error(), Some(EIO | EINVAL))

@@ -313,3 +313,76 @@ async fn many_datagrams_of_many_peers_arrive_as_they_were_sent() {
         }
     }
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_source_address_that_is_not_ours_is_left_out() {
+    for local in ["0.0.0.0:0", "[::]:0"] {
+        let (Ok(a), b) = (bind(local), loopback()) else {
+            continue;
+        };
+        let slices = [IoSlice::new(b"segment")];
+        let mut transmit = Transmit::new(b.local_addr().unwrap(), &slices);
+        // RFC 5737 §3: nobody's.
+        transmit.local_ip = Some("192.0.2.1".parse().unwrap());
+        assert!(!a.stats().refuses_source);
+        for _ in 0..2 {
+            send(&a, transmit).await;
+            let received = receive(&b).await;
+            assert_eq!(received[0].1.remote.ip().to_string(), "127.0.0.1");
+        }
+        assert!(a.stats().refuses_source, "{local}");
+        transmit.local_ip = Some("127.0.0.2".parse().unwrap());
+        send(&a, transmit).await;
+        let received = receive(&b).await;
+        assert_eq!(received[0].1.remote.ip().to_string(), "127.0.0.2");
+    }
+}
+
+/// Needs a network namespace and a TUN device in it, hence privileges; says so where it has none.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_datagram_larger_than_the_interface_takes_is_said_to_be_so() {
+    const MTU: u16 = 1_500;
+    /// Less 20 bytes of IP and 8 of UDP.
+    const LARGEST: usize = 1_472;
+    let test = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+        let _device = tun_rs::DeviceBuilder::new()
+            .name("narrow0")
+            .ipv4("10.0.0.1", 24, None)
+            .mtu(MTU)
+            .build_sync()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let transport = bind("0.0.0.0:0")?;
+            let peer = "10.0.0.2:9".parse().unwrap();
+            let bytes = [7; 3 * (LARGEST + 1)];
+            // The size of a datagram, how many, and whether they leave.
+            let cases = [
+                (LARGEST, 1, true),
+                (LARGEST + 1, 1, false),
+                (LARGEST + 1, 3, false),
+                (LARGEST, 3, true),
+            ];
+            for (size, count, leaves) in cases {
+                let slices = [IoSlice::new(&bytes[..size * count])];
+                let mut transmit = Transmit::new(peer, &slices);
+                transmit.segment_size = (count > 1).then_some(size);
+                transmit.ecn = Some(Ecn::Ect0);
+                let outcome = poll_fn(|cx| transport.poll_send(cx, &transmit)).await;
+                let is_too_large = outcome.as_ref().is_err_and(Transmit::is_too_large);
+                let seen = (outcome.is_ok(), is_too_large);
+                assert_eq!(seen, (leaves, !leaves), "{count} of {size}: {outcome:?}");
+            }
+            let stats = transport.stats();
+            assert!(!stats.refuses_segmentation && !stats.refuses_marks);
+            io::Result::Ok(())
+        })
+    });
+    if let Err(error) = test.join().unwrap() {
+        eprintln!("not tested, no network namespace with a TUN device: {error}");
+    }
+}

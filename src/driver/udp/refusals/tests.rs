@@ -8,6 +8,7 @@ use crate::endpoint::Ecn;
 const EIO: i32 = 5;
 const EINVAL: i32 = 22;
 const EPERM: i32 = 1;
+const ENETUNREACH: i32 = if cfg!(target_os = "linux") { 101 } else { 51 };
 
 /// A system that refuses features, and remembers what it was asked and what left.
 #[derive(Default)]
@@ -105,7 +106,7 @@ fn what_the_system_refuses_is_left_out_and_stays_off() {
     // datagrams and for one.
     type Case = ([Option<i32>; 3], [usize; 2], [usize; 2]);
     const NO: Option<i32> = None;
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         ([NO, NO, NO], [1, 1], [1, 1]),
         // The run, then three single ones; afterwards those only.
         ([Some(EIO), NO, NO], [4, 3], [1, 1]),
@@ -114,6 +115,7 @@ fn what_the_system_refuses_is_left_out_and_stays_off() {
         ([NO, Some(EINVAL), NO], [4, 1], [2, 1]),
         // Without the mark, then without the source.
         ([NO, NO, Some(EINVAL)], [5, 1], [3, 1]),
+        ([NO, NO, Some(ENETUNREACH)], [4, 1], [2, 1]),
         ([NO, Some(EINVAL), Some(EINVAL)], [6, 1], [4, 1]),
         // The rest as a run is refused as well.
         ([Some(EIO), Some(EINVAL), NO], [6, 3], [2, 1]),
@@ -152,7 +154,7 @@ fn another_error_costs_no_feature() {
         source: false,
     };
     // The error for everything; calls for a run and for one datagram.
-    for (code, run_calls, single_calls) in [(EPERM, 1, 1), (EINVAL, 5, 4)] {
+    for (code, run_calls, single_calls) in [(EPERM, 1, 1), (EINVAL, 5, 4), (ENETUNREACH, 4, 3)] {
         for (len, calls) in [(2_500, run_calls), (1_000, single_calls)] {
             let refusals = Refusals::new(64);
             let system = System {
