@@ -8,6 +8,7 @@
 mod linux;
 #[cfg(any(test, not(any(target_os = "linux", target_os = "android"))))]
 mod portable;
+mod ready;
 mod refusals;
 mod setup;
 
@@ -23,14 +24,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
 use tokio::time::Sleep;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use self::linux::Io;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use self::portable::Io;
+use self::ready::{Readiness, Socket};
 use self::refusals::Refusals;
 use super::canonical;
 use super::transport::{DatagramTransport, RecvBuffer, Transmit, Unreachable};
@@ -49,7 +49,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(1);
 
 /// A UDP socket as a [`DatagramTransport`].
 pub(crate) struct UdpTransport {
-    socket: Arc<UdpSocket>,
+    socket: Socket,
+    ready: Readiness,
     io: Io,
     is_ipv6: bool,
     refusals: Refusals,
@@ -96,11 +97,12 @@ impl UdpTransport {
         // tokio's own constructor panics outside a runtime.
         tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         socket.set_nonblocking(true)?;
-        let socket = Arc::new(UdpSocket::from_std(socket)?);
+        let (ready, socket) = Readiness::new(socket)?;
         let io = Io::new(Arc::clone(&socket))?;
         Ok(Self {
             is_ipv6: socket.local_addr()?.is_ipv6(),
             socket,
+            ready,
             refusals: Refusals::new(io.max_segments()),
             io,
             unreachable: Mutex::default(),
@@ -153,11 +155,7 @@ impl UdpTransport {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn drain_errors(&self) -> bool {
         for _ in 0..MAX_DRAINED {
-            let entry = self
-                .socket
-                .try_io(Interest::ERROR, || linux::next(&self.socket))
-                // The error may have come before the runtime saw it: what `try_io` did not look at.
-                .or_else(|_| linux::next(&self.socket));
+            let entry = linux::next(&self.socket);
             match entry {
                 Ok(None) => {}
                 Ok(Some(entry)) => self.queue_unreachable(entry),
@@ -194,10 +192,9 @@ impl UdpTransport {
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let error = waiting.error.get_or_insert_with(|| {
-                let socket = Arc::clone(&self.socket);
-                Box::pin(async move { socket.ready(Interest::ERROR).await.map(drop) })
-            });
+            let error = waiting
+                .error
+                .get_or_insert_with(|| Box::pin(self.ready.error()));
             match error.as_mut().poll(cx) {
                 Poll::Pending => return,
                 Poll::Ready(outcome) => {
@@ -234,24 +231,26 @@ impl UdpTransport {
 
 impl DatagramTransport for UdpTransport {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.socket
-            .try_io(Interest::WRITABLE, || self.send(transmit))
+        self.send(transmit)
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<()>> {
-        // An error event leaves tokio's readiness at "write closed" for good, so that it reports a full
-        // socket as ready. After a second refusal the clock decides when to try again.
+        // An error on the socket can make it look as if there were room for ever. After a second refusal the
+        // clock decides when to try again.
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(retry) = &mut waiting.retry {
             ready!(retry.as_mut().poll(cx));
             waiting.retry = None;
         }
         for _ in 0..2 {
-            ready!(self.socket.poll_send_ready(cx))?;
-            match self.try_send(transmit) {
+            match self.send(transmit) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome),
+                outcome => {
+                    self.ready.on_room();
+                    return Poll::Ready(outcome);
+                }
             }
+            ready!(self.ready.poll_room(cx))?;
         }
         let mut retry = Box::pin(tokio::time::sleep(RETRY_DELAY));
         if retry.as_mut().poll(cx).is_ready() {
@@ -267,25 +266,10 @@ impl DatagramTransport for UdpTransport {
         buffers: &mut [RecvBuffer],
     ) -> Poll<io::Result<usize>> {
         self.poll_errors(cx);
-        loop {
-            ready!(self.socket.poll_recv_ready(cx))?;
-            let mut filled = 0;
-            let outcome = self.socket.try_io(Interest::READABLE, || {
-                let received = self.receive(buffers)?;
-                filled = received.filled;
-                // Clears the readiness as of before the receive, which saves the call that only finds nothing.
-                if received.is_drained {
-                    Err(io::ErrorKind::WouldBlock.into())
-                } else {
-                    Ok(())
-                }
-            });
-            match outcome {
-                _ if filled > 0 => return Poll::Ready(Ok(filled)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return Poll::Ready(outcome.map(|()| 0)),
-            }
-        }
+        self.ready.poll_arrival(cx, || {
+            let received = self.receive(buffers)?;
+            Ok((received.filled, received.is_drained))
+        })
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -6,16 +6,15 @@ mod errors;
 mod receive;
 
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{MsgHdr, SockAddr, SockRef};
-use tokio::net::UdpSocket;
 
 use self::control::Control;
 use self::receive::Receiver;
 use super::Received;
+use super::ready::Socket;
 use crate::driver::transport::{RecvBuffer, Transmit};
 
 pub(super) use self::errors::next;
@@ -25,14 +24,14 @@ const MAX_SLICES: usize = 1_024;
 
 /// The system's calls on one socket.
 pub(super) struct Io {
-    socket: Arc<UdpSocket>,
+    socket: Socket,
     max_segments: usize,
     receiver: Receiver,
 }
 
 impl Io {
     /// Prepares a bound socket.
-    pub(super) fn new(socket: Arc<UdpSocket>) -> io::Result<Self> {
+    pub(super) fn new(socket: Socket) -> io::Result<Self> {
         let state = UdpSocketState::new(UdpSockRef::from(&*socket))?;
         // quinn-udp 0.6.3 turns timestamps on, which nobody here reads.
         if let Err(error) = setsockopt(&*socket, sockopt::ReceiveTimestampns, &false) {

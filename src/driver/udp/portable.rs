@@ -1,19 +1,19 @@
 //! Sends and receives through `quinn-udp`, which knows every platform.
 
 use std::io::{self, IoSliceMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, UdpSockRef, UdpSocketState};
-use tokio::net::UdpSocket;
 
 use super::Received;
+use super::ready::Socket;
 use crate::driver::canonical;
 use crate::driver::transport::{RecvBuffer, RecvMeta, Transmit};
 use crate::endpoint::Ecn;
 
 /// The system's calls on one socket.
 pub(super) struct Io {
-    socket: Arc<UdpSocket>,
+    socket: Socket,
     state: UdpSocketState,
     /// Where the slices of one send become one, which is what `quinn-udp` takes.
     gathered: Mutex<Vec<u8>>,
@@ -21,7 +21,7 @@ pub(super) struct Io {
 
 impl Io {
     /// Prepares a bound socket.
-    pub(super) fn new(socket: Arc<UdpSocket>) -> io::Result<Self> {
+    pub(super) fn new(socket: Socket) -> io::Result<Self> {
         Ok(Self {
             state: UdpSocketState::new(UdpSockRef::from(&*socket))?,
             socket,
