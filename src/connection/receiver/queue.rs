@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 const ZERO_COPY_MIN: usize = 512;
 /// Size of the largest receive buffer that a slice may keep alive: one datagram or one GRO train.
 const PIN_SPAN: usize = 64 * 1024;
-/// Receive buffers kept alive together, in bytes.
+/// Receive buffers kept alive together, in bytes, beyond what is in proportion to the bytes queued there.
 const PIN_LIMIT: usize = 4 * PIN_SPAN;
 /// Smallest chunk of our own; an idle connection may keep one.
 const CHUNK_MIN: usize = 2 * 1024;
@@ -32,8 +32,10 @@ const IDLE_ENTRIES: usize = 64;
 /// Invariants:
 /// - `bytes` is the sum of all entries and the tail; no entry is empty;
 /// - the tail's bytes follow the last entry's;
-/// - `pinned` and `owned` are the sums of the entries' costs of either kind; `pinned` is at most
-///   [`PIN_LIMIT`];
+/// - `pinned` and `owned` are the sums of the entries' costs of either kind, `pinned_bytes` that of the pinned
+///   entries' bytes;
+/// - `pinned` grows only up to [`PIN_LIMIT`] and five quarters of `pinned_bytes`: full trains, of which nearly
+///   all is payload, may be kept as far as the window goes, and others may not;
 /// - the first slice of each datagram or train bears the cost of what it keeps alive, the others cost 0;
 ///   when it is read, the next slice of that datagram inherits the cost.
 #[derive(Debug, Default)]
@@ -47,6 +49,7 @@ pub(super) struct ReceiveQueue {
     spare: Option<BytesMut>,
     bytes: usize,
     pinned: usize,
+    pinned_bytes: usize,
     owned: usize,
     /// Addresses of the rest of the last entry's datagram; empty if the last entry is not pinned.
     span: Range<usize>,
@@ -137,6 +140,9 @@ impl ReceiveQueue {
             if let Some(entry) = self.entries.front_mut() {
                 let n = entry.data.len().min(target.len());
                 entry.data.copy_to_slice(&mut target[..n]);
+                if entry.is_pinned {
+                    self.pinned_bytes -= n;
+                }
                 filled += n;
                 if entry.data.is_empty() {
                     self.pop_entry();
@@ -162,9 +168,17 @@ impl ReceiveQueue {
             return None;
         }
         let chunk = match self.entries.front_mut() {
-            Some(entry) if entry.data.len() > max => entry.data.split_to(max),
+            Some(entry) if entry.data.len() > max => {
+                if entry.is_pinned {
+                    self.pinned_bytes -= max;
+                }
+                entry.data.split_to(max)
+            }
             Some(entry) => {
                 let data = mem::take(&mut entry.data);
+                if entry.is_pinned {
+                    self.pinned_bytes -= data.len();
+                }
                 self.pop_entry();
                 data
             }
@@ -207,7 +221,8 @@ impl ReceiveQueue {
         // slice is held, nothing else can stand at these addresses.
         let continues = start >= self.span.start && end <= self.span.end;
         let cost = if continues { 0 } else { pinned_by(datagram) };
-        if self.pinned + cost > PIN_LIMIT {
+        let proportion = self.pinned_bytes + self.pinned_bytes / 4;
+        if cost > 0 && self.pinned + cost > PIN_LIMIT + proportion {
             return false;
         }
         let Some(data) = slice_within(datagram, payload) else {
@@ -222,6 +237,7 @@ impl ReceiveQueue {
         self.span = end..span_end;
         self.bytes += data.len();
         self.pinned += cost;
+        self.pinned_bytes += data.len();
         self.entries.push_back(Entry {
             data,
             cost,
@@ -314,7 +330,9 @@ impl ReceiveQueue {
         };
         assert_eq!(self.pinned, cost(true), "pinned");
         assert_eq!(self.owned, cost(false), "owned");
-        assert!(self.pinned <= PIN_LIMIT, "pinned beyond the limit");
+        let pinned = self.entries.iter().filter(|entry| entry.is_pinned);
+        let pinned_bytes: usize = pinned.map(|entry| entry.data.len()).sum();
+        assert_eq!(self.pinned_bytes, pinned_bytes, "pinned bytes");
         assert!(
             self.tail.len() <= self.tail_cost,
             "the tail is larger than its cost"

@@ -1,35 +1,45 @@
 //! `SendBuffer`: the bytes that the application wrote and the peer has not yet acknowledged.
 //!
-//! Written slices are copied once, into chunks of up to 64 KiB that are recycled; a `Bytes` handed over
-//! by the application is kept as it is. A segment's payload is copied straight from here into the
-//! datagram, at any offset, so nothing is copied twice and a retransmission needs no memory of its own.
+//! Written slices are copied once, into chunks of up to 64 KiB whose memory is used again; a `Bytes` handed
+//! over by the application is kept as it is. A bulk run of segments refers to the bytes where they lie
+//! ([`share`](SendBuffer::share)); small runs are copied out, at any offset, so a retransmission needs no
+//! memory of its own.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::connection::Offset;
 
 /// Largest chunk for copied bytes.
 const CHUNK: usize = 64 * 1024;
-/// Smallest chunk: an idle or chatty connection should not hold more.
-const MIN_CHUNK: usize = 4 * 1024;
+/// Smallest chunk, and what an idle connection may keep.
+const MIN_CHUNK: usize = 256;
+/// Chunks kept to be used again, at most.
+const MAX_SPARE: usize = 16;
 /// Below this a `Bytes` is copied: it may pin a much larger allocation.
 const SHARE_FROM: usize = 2 * 1024;
-/// Emptied chunks kept for reuse while data flows.
-const MAX_SPARE: usize = 16;
 
 /// Bytes written and not yet acknowledged, addressed by stream offset.
 ///
 /// Invariants:
-/// - chunks are contiguous: each begins where the one before it ends, the last ends at `end`;
+/// - chunks are contiguous: each begins where the one before it ends; the tail follows the last, up to `end`;
 /// - no chunk is empty, and the first one reaches beyond `start`;
 /// - `end - start` never exceeds `capacity`, which never shrinks;
-/// - `memory` is the sum over all chunks.
+/// - `shared` is the sum over the application's own chunks, `copied` over `used`.
 #[derive(Debug)]
 pub struct SendBuffer {
+    /// What is not written to any more.
     chunks: VecDeque<Chunk>,
+    /// The newest bytes, in a chunk that has room for more.
+    tail: BytesMut,
+    /// Capacity of the tail's whole chunk, of which the front may be among `chunks`.
+    tail_memory: usize,
+    /// Full chunks, oldest first: their memory is used again once nothing refers to it.
+    used: VecDeque<Used>,
+    /// Memory to be used next, the newest first: that may still be in a cache.
+    spare: Vec<BytesMut>,
     /// Oldest byte held: everything below is acknowledged.
     start: Offset,
     /// One past the newest byte.
@@ -37,51 +47,33 @@ pub struct SendBuffer {
     capacity: usize,
     /// What `capacity` may grow to.
     max_capacity: usize,
-    /// Bytes of memory of the chunks, spare ones not included.
-    memory: usize,
-    spare: Vec<Vec<u8>>,
+    /// Bytes of the application's own chunks.
+    shared: usize,
+    /// Bytes of memory of the full chunks.
+    copied: usize,
 }
 
 #[derive(Debug)]
 struct Chunk {
     start: Offset,
-    data: Data,
+    data: Bytes,
+    /// Whether it is the application's own and not a part of a chunk of ours.
+    is_shared: bool,
 }
 
-enum Data {
-    Copied(Vec<u8>),
-    Shared(Bytes),
-}
-
-impl std::fmt::Debug for Data {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = match self {
-            Self::Copied(_) => "Copied",
-            Self::Shared(_) => "Shared",
-        };
-        write!(f, "{kind}({} bytes)", self.as_slice().len())
-    }
-}
-
-impl Data {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Copied(data) => data,
-            Self::Shared(data) => data,
-        }
-    }
-
-    fn memory(&self) -> usize {
-        match self {
-            Self::Copied(data) => data.capacity(),
-            Self::Shared(data) => data.len(),
-        }
-    }
+/// A full chunk of ours.
+#[derive(Debug)]
+struct Used {
+    /// Without bytes of its own; keeps hold of the memory.
+    memory: BytesMut,
+    capacity: usize,
+    /// One past its newest byte.
+    end: Offset,
 }
 
 impl Chunk {
     fn end(&self) -> Offset {
-        self.start + self.data.as_slice().len() as u64
+        self.start + self.data.len() as u64
     }
 }
 
@@ -91,12 +83,16 @@ impl SendBuffer {
     pub fn new(capacity: usize, max_capacity: usize) -> Self {
         Self {
             chunks: VecDeque::new(),
+            tail: BytesMut::new(),
+            tail_memory: 0,
+            used: VecDeque::new(),
+            spare: Vec::new(),
             start: Offset::FIRST,
             end: Offset::FIRST,
             capacity,
             max_capacity,
-            memory: 0,
-            spare: Vec::new(),
+            shared: 0,
+            copied: 0,
         }
     }
 
@@ -126,9 +122,9 @@ impl SendBuffer {
         self.capacity = self.capacity.max(wanted.min(self.max_capacity));
     }
 
-    /// Returns the bytes of memory held, spare chunks included.
+    /// Returns the bytes of memory held, chunks that wait to be used again included.
     pub fn memory(&self) -> usize {
-        self.memory + self.spare.iter().map(Vec::capacity).sum::<usize>()
+        self.shared + self.copied + self.tail_memory + self.spare.len() * CHUNK
     }
 
     /// Copies a prefix of `data` in, as much as there is room for, and returns its length.
@@ -136,31 +132,14 @@ impl SendBuffer {
         let taken = data.len().min(self.room());
         let mut rest = &data[..taken];
         while !rest.is_empty() {
-            let room = match self.chunks.back() {
-                Some(Chunk {
-                    data: Data::Copied(tail),
-                    ..
-                }) => tail.capacity() - tail.len(),
-                _ => 0,
-            };
+            let room = self.tail.capacity() - self.tail.len();
             if room == 0 {
-                let chunk = self.fresh_chunk(rest.len());
-                self.memory += chunk.capacity();
-                self.chunks.push_back(Chunk {
-                    start: self.end,
-                    data: Data::Copied(chunk),
-                });
+                self.renew_tail(rest.len());
                 continue;
             }
             let (now, later) = rest.split_at(room.min(rest.len()));
-            if let Some(Chunk {
-                data: Data::Copied(tail),
-                ..
-            }) = self.chunks.back_mut()
-            {
-                tail.extend_from_slice(now);
-                self.end += now.len() as u64;
-            }
+            self.tail.extend_from_slice(now);
+            self.end += now.len() as u64;
             rest = later;
         }
         taken
@@ -175,12 +154,13 @@ impl SendBuffer {
             bytes::Buf::advance(data, written);
             return written;
         }
-        let piece = data.split_to(taken);
-        self.memory += taken;
+        self.seal_tail();
         self.chunks.push_back(Chunk {
             start: self.end,
-            data: Data::Shared(piece),
+            data: data.split_to(taken),
+            is_shared: true,
         });
+        self.shared += taken;
         self.end += taken as u64;
         taken
     }
@@ -190,75 +170,154 @@ impl SendBuffer {
     /// Bytes outside the buffer are left as they are; callers ask only for what they know is held.
     pub fn copy_to(&self, range: &Range<Offset>, out: &mut [u8]) {
         debug_assert!(self.start <= range.start && range.end <= self.end);
-        let mut at = range.start;
         let mut out = out;
-        let first = self.chunks.partition_point(|chunk| chunk.end() <= at);
-        for chunk in self.chunks.range(first.min(self.chunks.len())..) {
-            if out.is_empty() {
-                break;
-            }
-            let skip = usize::try_from(at.saturating_since(chunk.start)).unwrap_or(usize::MAX);
-            let Some(source) = chunk.data.as_slice().get(skip..) else {
-                break;
-            };
+        for source in self.slices(range) {
             let len = source.len().min(out.len());
             let (now, later) = out.split_at_mut(len);
             now.copy_from_slice(&source[..len]);
             out = later;
-            at += len as u64;
         }
         debug_assert!(out.is_empty());
+    }
+
+    /// Appends the bytes of `range` to `pieces` in order, by reference. What they refer to stays as it is
+    /// for as long as they live, whatever becomes of the buffer.
+    pub fn share(&mut self, range: &Range<Offset>, pieces: &mut Vec<Bytes>) {
+        debug_assert!(self.start <= range.start && range.end <= self.end);
+        if range.end > self.tail_start() {
+            self.seal_tail();
+        }
+        for chunk in self.chunks.range(self.first_chunk(range.start)..) {
+            let from = distance(chunk.start, range.start);
+            let to = distance(chunk.start, range.end).min(chunk.data.len());
+            if from >= to {
+                break;
+            }
+            pieces.push(chunk.data.slice(from..to));
+        }
     }
 
     /// Forgets everything below `una`, which was acknowledged.
     pub fn release_below(&mut self, una: Offset) {
         self.start = self.start.max(una.min(self.end));
-        while self
-            .chunks
-            .front()
-            .is_some_and(|chunk| chunk.end() <= self.start)
+        while let Some(chunk) = self.chunks.front()
+            && chunk.end() <= self.start
         {
-            let Some(chunk) = self.chunks.pop_front() else {
-                break;
-            };
-            self.memory -= chunk.data.memory();
-            if let Data::Copied(mut data) = chunk.data
-                && self.spare.len() < MAX_SPARE
-                && data.capacity() >= CHUNK
-            {
-                data.clear();
-                self.spare.push(data);
+            if chunk.is_shared {
+                self.shared -= chunk.data.len();
             }
+            self.chunks.pop_front();
         }
-        if self.chunks.is_empty() {
-            // Memory only while there is data, but for one chunk that the next burst will want.
-            self.spare.truncate(1);
+        self.recycle();
+        if self.start == self.end {
+            self.release_memory();
         }
     }
 
     /// Drops all data and memory; the offsets stay.
     pub fn clear(&mut self) {
-        self.chunks.clear();
-        self.memory = 0;
-        self.spare = Vec::new();
-        self.start = self.end;
+        let end = self.end;
+        *self = Self {
+            start: end,
+            end,
+            ..Self::new(self.capacity, self.max_capacity)
+        };
     }
 
-    /// Returns an empty chunk, sized by what is being written and what is already waiting.
-    fn fresh_chunk(&mut self, wanted: usize) -> Vec<u8> {
-        let size = wanted.saturating_add(self.len()).clamp(MIN_CHUNK, CHUNK);
-        if size == CHUNK
-            && let Some(spare) = self.spare.pop()
-        {
-            return spare;
+    /// Nothing is held: keeps no memory but the start of a small tail.
+    fn release_memory(&mut self) {
+        self.used = VecDeque::new();
+        self.spare = Vec::new();
+        self.copied = 0;
+        if self.chunks.capacity() > 0 {
+            self.chunks = VecDeque::new();
         }
-        Vec::with_capacity(size)
+        if self.tail_memory > MIN_CHUNK {
+            self.tail = BytesMut::new();
+            self.tail_memory = 0;
+        } else {
+            self.tail.clear();
+        }
+    }
+
+    /// The stretches of memory that hold `range`, in order.
+    fn slices(&self, range: &Range<Offset>) -> impl Iterator<Item = &[u8]> {
+        let range = range.clone();
+        let chunks = self.chunks.range(self.first_chunk(range.start)..);
+        chunks
+            .map(|chunk| (chunk.start, &chunk.data[..]))
+            .chain([(self.tail_start(), &self.tail[..])])
+            .filter_map(move |(start, data)| {
+                let to = distance(start, range.end).min(data.len());
+                data.get(distance(start, range.start)..to)
+            })
+            .filter(|slice| !slice.is_empty())
+    }
+
+    fn tail_start(&self) -> Offset {
+        self.end.saturating_back(self.tail.len() as u64)
+    }
+
+    /// Index of the first chunk that reaches beyond `at`.
+    fn first_chunk(&self, at: Offset) -> usize {
+        self.chunks.partition_point(|chunk| chunk.end() <= at)
+    }
+
+    /// Turns the tail's bytes into a chunk; what follows goes to the rest of its memory.
+    fn seal_tail(&mut self) {
+        if self.tail.is_empty() {
+            return;
+        }
+        let start = self.tail_start();
+        if self.end > self.start {
+            self.chunks.push_back(Chunk {
+                start,
+                data: self.tail.split().freeze(),
+                is_shared: false,
+            });
+        }
+    }
+
+    /// Gives the full tail away and begins a new one for `wanted` bytes and more.
+    fn renew_tail(&mut self, wanted: usize) {
+        self.seal_tail();
+        if self.tail_memory > 0 {
+            self.copied += self.tail_memory;
+            self.used.push_back(Used {
+                memory: std::mem::take(&mut self.tail),
+                capacity: self.tail_memory,
+                end: self.end,
+            });
+        }
+        let size = wanted
+            .saturating_add(self.len())
+            .clamp(MIN_CHUNK, CHUNK)
+            .next_power_of_two();
+        let recycled = self.spare.pop().filter(|_| size == CHUNK);
+        self.tail = recycled.unwrap_or_else(|| BytesMut::with_capacity(size));
+        self.tail_memory = self.tail.capacity();
+    }
+
+    /// Takes back the memory of full chunks that are acknowledged and no longer on their way out; what is read
+    /// by somebody still is left to them.
+    fn recycle(&mut self) {
+        while let Some(oldest) = self.used.front()
+            && oldest.end <= self.start
+            && let Some(mut oldest) = self.used.pop_front()
+        {
+            self.copied -= oldest.capacity;
+            let is_wanted = oldest.capacity == CHUNK && self.spare.len() < MAX_SPARE;
+            if is_wanted && oldest.memory.try_reclaim(CHUNK) {
+                self.spare.push(oldest.memory);
+            }
+        }
     }
 
     /// Panics if an invariant of the struct does not hold.
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
-        let mut at = self.chunks.front().map_or(self.end, |chunk| chunk.start);
+        let tail_start = self.tail_start();
+        let mut at = self.chunks.front().map_or(tail_start, |chunk| chunk.start);
         assert!(
             at <= self.start,
             "the first chunk begins after the oldest byte"
@@ -268,14 +327,29 @@ impl SendBuffer {
             assert!(chunk.end() > chunk.start, "an empty chunk");
             at = chunk.end();
         }
-        assert_eq!(at, self.end, "the last chunk ends elsewhere");
+        assert_eq!(at, tail_start, "the last chunk ends elsewhere");
         assert!(self.len() <= self.capacity, "more bytes than the capacity");
-        let memory: usize = self.chunks.iter().map(|chunk| chunk.data.memory()).sum();
-        assert_eq!(self.memory, memory, "memory");
+        let shared = self.chunks.iter().filter(|chunk| chunk.is_shared);
+        let shared: usize = shared.map(|chunk| chunk.data.len()).sum();
+        assert_eq!(self.shared, shared, "shared");
+        let copied: usize = self.used.iter().map(|used| used.capacity).sum();
+        assert_eq!(self.copied, copied, "copied");
+        assert!(
+            self.tail.capacity() <= self.tail_memory,
+            "the tail's memory"
+        );
         if let Some(first) = self.chunks.front() {
             assert!(first.end() > self.start, "an acknowledged chunk is kept");
         }
+        if self.len() == 0 {
+            assert!(self.memory() <= MIN_CHUNK, "an empty buffer holds memory");
+        }
     }
+}
+
+/// How far `to` lies behind `from`, 0 if it lies before.
+fn distance(from: Offset, to: Offset) -> usize {
+    usize::try_from(to.saturating_since(from)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -314,8 +388,8 @@ mod tests {
         assert!(large.is_empty());
         let mut small = Bytes::from_static(b"abc");
         assert_eq!(buffer.write_chunk(&mut small, usize::MAX), 3);
-        assert!(matches!(buffer.chunks[0].data, Data::Shared(_)));
-        assert!(matches!(buffer.chunks[1].data, Data::Copied(_)));
+        assert_eq!((buffer.chunks.len(), buffer.chunks[0].is_shared), (1, true));
+        assert_eq!(&buffer.tail[..], b"abc");
         let end = 1 + SHARE_FROM as u64 + 3;
         assert_eq!(read(&buffer, end - 5..end), [7, 7, b'a', b'b', b'c']);
         buffer.check_invariants();
@@ -341,31 +415,70 @@ mod tests {
         assert_eq!(buffer.write(&[0; 200]), 100);
     }
 
+    /// Addresses of the chunks that hold everything.
+    fn places(buffer: &mut SendBuffer) -> Vec<*const u8> {
+        let mut pieces = Vec::new();
+        buffer.share(&(buffer.start..buffer.end), &mut pieces);
+        pieces.iter().map(|piece| piece.as_ptr()).collect()
+    }
+
     #[test]
-    fn full_chunks_are_recycled() {
+    fn memory_is_used_again_once_it_is_acknowledged_and_nobody_reads_it() {
         let mut buffer = SendBuffer::new(8 * CHUNK, 8 * CHUNK);
         let data = vec![0; 4 * CHUNK];
         buffer.write(&data);
+        let before = places(&mut buffer);
+        let mut departing = Vec::new();
+        let second = Offset::FIRST + CHUNK as u64;
+        buffer.share(&(second..second + CHUNK as u64), &mut departing);
         buffer.release_below(Offset::FIRST + 2 * CHUNK as u64);
-        assert_eq!(buffer.spare.len(), 2);
+        assert_eq!(buffer.memory(), 4 * CHUNK);
         buffer.write(&data[..2 * CHUNK]);
-        assert_eq!(buffer.spare.len(), 0);
+        let after = places(&mut buffer);
+        assert_eq!(after[2], before[0], "the first chunk's memory");
+        assert_ne!(after[3], before[1], "the second is still on its way");
+        assert_eq!(departing[0], data[..CHUNK]);
         buffer.release_below(buffer.end());
-        assert!(
-            buffer.memory() <= CHUNK,
-            "an empty buffer holds one spare chunk at most"
-        );
+        assert!(buffer.memory() <= MIN_CHUNK, "nothing is held for nothing");
+        buffer.check_invariants();
+    }
+
+    #[test]
+    fn a_small_writer_stays_in_the_same_memory() {
+        let mut buffer = SendBuffer::new(CHUNK, CHUNK);
+        let mut place = None;
+        for round in 0..100_u8 {
+            buffer.write(&[round; 64]);
+            let at = buffer.tail.as_ptr();
+            assert_eq!(*place.get_or_insert(at), at);
+            buffer.release_below(buffer.end());
+            buffer.check_invariants();
+        }
+    }
+
+    #[test]
+    fn what_is_shared_outlives_the_buffer_and_the_tail_goes_on_behind_it() {
+        let mut buffer = SendBuffer::new(CHUNK, CHUNK);
+        buffer.write(&[1; 5_000]);
+        let mut pieces = Vec::new();
+        buffer.share(&(Offset::new(1)..Offset::new(4_001)), &mut pieces);
+        buffer.write(&[2; 1_000]);
+        buffer.check_invariants();
+        assert_eq!(read(&buffer, 5_000..5_003), [1, 2, 2]);
+        buffer.clear();
+        assert_eq!(pieces.iter().map(Bytes::len).sum::<usize>(), 4_000);
+        assert!(pieces.iter().flatten().all(|&byte| byte == 1));
     }
 
     proptest! {
         #[test]
         fn any_mix_of_writes_and_releases_reads_back(
-            ops in proptest::collection::vec((0..4_u8, 0..10_000_usize), 1..60),
+            ops in proptest::collection::vec((0..4_u8, 0..10_000_usize, any::<bool>()), 1..60),
         ) {
             let mut buffer = SendBuffer::new(40_000, 40_000);
             let mut model: Vec<u8> = Vec::new();
             let mut una = 0_usize;
-            for (op, size) in ops {
+            for (op, size, share) in ops {
                 let data: Vec<u8> = (0..size).map(|i| u8::try_from((model.len() + i) % 251).unwrap()).collect();
                 match op {
                     0 | 1 => {
@@ -386,6 +499,13 @@ mod tests {
                 let middle = usize::midpoint(una, model.len());
                 let got = read(&buffer, 1 + middle as u64..1 + model.len() as u64);
                 prop_assert_eq!(&got, &model[middle..]);
+                if share {
+                    let mut pieces = Vec::new();
+                    let range = Offset::new(1 + una as u64)..Offset::new(1 + middle as u64);
+                    buffer.share(&range, &mut pieces);
+                    prop_assert_eq!(&pieces.concat(), &model[una..middle]);
+                    buffer.check_invariants();
+                }
             }
         }
     }
