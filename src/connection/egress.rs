@@ -7,23 +7,22 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use tracing::trace;
 
 use crate::Timestamp;
 use crate::connection::limits::Limit;
 use crate::connection::receiver::AckReport;
+use crate::connection::run::{MAX_SLICES, Output, Run, Template, Walk};
 use crate::connection::sender::Plan;
 use crate::connection::{Connection, Event, Offset, State, Transmit};
 use crate::ecn::Ecn;
 use crate::wire::{
-    Flags, HEADER_LEN, Header, Integrity, MAX_OPTIONS_LEN, Options, SackBlock, SackBlocks,
-    SeqNumber, seal,
+    Flags, HEADER_LEN, Header, Integrity, Options, SackBlock, SackBlocks, SeqNumber,
 };
 
-/// Where the flags stand in a header (RFC 9293 §3.1).
-const FLAGS_AT: usize = 13;
-/// Where the sequence number stands.
-const SEQ_AT: Range<usize> = 4..8;
+/// Runs of fewer payload bytes are copied into the buffer: that costs less than to refer to them.
+const GATHER_FROM: usize = 8 * 1024;
 
 /// Things to send that no part of the connection owns.
 #[derive(Debug, Default)]
@@ -45,96 +44,6 @@ pub(super) struct Reset {
     pub(super) integrity: Integrity,
 }
 
-/// A run of equal-sized segments being written into the caller's buffer.
-struct Run<'a> {
-    buf: &'a mut [u8],
-    len: usize,
-    segment_size: usize,
-    segments: usize,
-    /// Whether the last segment was shorter, so that the run is complete.
-    is_closed: bool,
-}
-
-impl<'a> Run<'a> {
-    fn new(buf: &'a mut [u8]) -> Self {
-        Self {
-            buf,
-            len: 0,
-            segment_size: 0,
-            segments: 0,
-            is_closed: false,
-        }
-    }
-
-    /// Says whether a segment of `size` bytes may follow.
-    fn takes(&self, size: usize) -> bool {
-        !self.is_closed
-            && (self.segments == 0 || size <= self.segment_size)
-            && self.buf.len() - self.len >= size
-    }
-
-    /// Returns the place of the next segment, `size` bytes, which [`takes`](Self::takes) has allowed.
-    fn next(&mut self, size: usize) -> Option<&mut [u8]> {
-        if !self.takes(size) {
-            return None;
-        }
-        if self.segments == 0 {
-            self.segment_size = size;
-        }
-        self.is_closed = size < self.segment_size;
-        self.segments += 1;
-        let start = self.len;
-        self.len += size;
-        self.buf.get_mut(start..self.len)
-    }
-
-    fn finish(self) -> Option<Transmit> {
-        let Self {
-            len,
-            segment_size,
-            segments,
-            ..
-        } = self;
-        (segments > 0).then_some(Transmit {
-            len,
-            segment_size,
-            segments,
-            ecn: None,
-        })
-    }
-}
-
-/// An encoded header of which only sequence number and flags vary within a run.
-struct Template {
-    bytes: [u8; HEADER_LEN + MAX_OPTIONS_LEN],
-    len: usize,
-    integrity: Integrity,
-}
-
-impl Template {
-    /// Encodes `header`; `None` if its options do not fit, which no header built here can cause.
-    fn new(header: &Header, integrity: Integrity) -> Option<Self> {
-        let mut bytes = [0; HEADER_LEN + MAX_OPTIONS_LEN];
-        let len = header.encode(&mut bytes)?;
-        Some(Self {
-            bytes,
-            len,
-            integrity,
-        })
-    }
-
-    /// Writes one segment into `out`: the header, and the payload through `fill`.
-    fn write(&self, out: &mut [u8], seq: SeqNumber, flags: Flags, fill: impl FnOnce(&mut [u8])) {
-        if let Some((head, payload)) = out.split_at_mut_checked(self.len) {
-            head.copy_from_slice(&self.bytes[..self.len]);
-            head[SEQ_AT].copy_from_slice(&seq.get().to_be_bytes());
-            head[FLAGS_AT] = flags.bits();
-            fill(payload);
-        }
-        seal(out, self.integrity);
-    }
-}
-
 impl Connection {
     /// Writes the next segments into `buf` and says what they are; `None` when there is nothing to send
     /// now. Call it until it returns `None`.
@@ -147,7 +56,30 @@ impl Connection {
         max_segments: usize,
         buf: &mut [u8],
     ) -> Option<Transmit> {
-        let Some(transmit) = self.next_run(now, max_segments.max(1), buf) else {
+        self.transmit(now, max_segments, Output { buf, pieces: None })
+    }
+
+    /// Does what [`poll_transmit`](Self::poll_transmit) does, but may leave the payloads of a long run where
+    /// they lie: then `buf` holds nothing but the headers, [`Transmit::header_len`] is set, and `pieces`, which
+    /// comes in empty, refers to the payloads in order. See [`Walk`].
+    pub fn poll_transmit_gathered(
+        &mut self,
+        now: Timestamp,
+        max_segments: usize,
+        buf: &mut [u8],
+        pieces: &mut Vec<Bytes>,
+    ) -> Option<Transmit> {
+        let pieces = Some(pieces);
+        self.transmit(now, max_segments, Output { buf, pieces })
+    }
+
+    fn transmit(
+        &mut self,
+        now: Timestamp,
+        max_segments: usize,
+        output: Output<'_>,
+    ) -> Option<Transmit> {
+        let Some(transmit) = self.next_run(now, max_segments.max(1), output) else {
             self.note_limit(now);
             return None;
         };
@@ -213,8 +145,9 @@ impl Connection {
         &mut self,
         now: Timestamp,
         max_segments: usize,
-        buf: &mut [u8],
+        output: Output<'_>,
     ) -> Option<Transmit> {
+        let Output { buf, pieces } = output;
         if let Some(reset) = self.outbox.reset.take() {
             return self.emit_reset(now, reset, buf);
         }
@@ -235,7 +168,8 @@ impl Connection {
                     return self.emit_keepalive(now, buf);
                 }
                 if self.state != State::TimeWait
-                    && let Some(transmit) = self.emit_data(now, max_segments, buf)
+                    && let Some(transmit) =
+                        self.emit_data(now, max_segments, Output { buf, pieces })
                 {
                     return Some(transmit);
                 }
@@ -348,7 +282,7 @@ impl Connection {
             queued = queued.saturating_sub(1);
             // The next report has the same size if it names as many blocks; else it begins a new run.
             if queued == 0
-                || run.segments >= max_segments
+                || run.segments() >= max_segments
                 || self.receiver.next_ack_blocks() != report.sack.len()
                 || !run.takes(template.len)
             {
@@ -374,8 +308,9 @@ impl Connection {
         &mut self,
         now: Timestamp,
         max_segments: usize,
-        buf: &mut [u8],
+        output: Output<'_>,
     ) -> Option<Transmit> {
+        let Output { buf, pieces } = output;
         let negotiated = self.negotiated?;
         let report = self.receiver.next_ack();
         let header_len = HEADER_LEN + self.options(now, &report).encoded_len();
@@ -390,7 +325,12 @@ impl Connection {
         let header = self.header(now, Offset::ZERO, self.echo.flags(), &report);
         let template = Template::new(&header, self.integrity())?;
         let is_marked = self.sender.is_to_mark(&plan);
-        let mut run = Run::new(buf);
+        let pieces = pieces.filter(|_| template.may_stand_apart());
+        let pieces = pieces.and_then(|pieces| self.share(&plan, payload_max, pieces));
+        let mut run = match pieces {
+            Some(_) => Run::of_headers(buf, template.len),
+            None => Run::new(buf),
+        };
         loop {
             let range = match &plan {
                 Plan::Retransmit(range) | Plan::New(range) | Plan::Probe(range) => range.clone(),
@@ -406,16 +346,17 @@ impl Connection {
             if is_marked {
                 self.sender.on_marked(&range);
             }
-            self.write_segments(&mut run, &template, &range, payload_max, cwr);
+            let walk = pieces.map(Walk::new);
+            self.write_segments(&mut run, &template, &range, (payload_max, cwr), walk);
             self.count_data(&plan, &range, payload_max);
             self.sender.on_departure(now, &plan, range);
             let Plan::Retransmit(_) = plan else { break };
-            if run.segments >= max_segments {
+            if run.segments() >= max_segments {
                 break;
             }
             match self
                 .sender
-                .plan(now, payload_max as u64, max_segments - run.segments)
+                .plan(now, payload_max as u64, max_segments - run.segments())
             {
                 Some(next @ Plan::Retransmit(_)) => plan = next,
                 Some(Plan::New(_) | Plan::Probe(_)) | None => break,
@@ -426,15 +367,36 @@ impl Connection {
         run.finish().map(|transmit| Transmit { ecn, ..transmit })
     }
 
-    /// Writes `range` as segments of at most `payload_max` bytes. A range that fits the run's remaining
-    /// segments is written whole. Its first segment also carries `cwr`.
+    /// Refers to the payload of a long run instead of copying it, if it lies in few places.
+    fn share<'a>(
+        &mut self,
+        plan: &Plan,
+        payload_max: usize,
+        pieces: &'a mut Vec<Bytes>,
+    ) -> Option<&'a [Bytes]> {
+        let Plan::New(range) = plan else { return None };
+        let len = self.payload_len(range);
+        if len < GATHER_FROM {
+            return None;
+        }
+        self.sender.share_payload(range, pieces);
+        if 2 * len.div_ceil(payload_max.max(1)) + pieces.len() > MAX_SLICES {
+            pieces.clear();
+            return None;
+        }
+        Some(pieces)
+    }
+
+    /// Writes `range` as segments of at most `payload_max` bytes, or their headers, if `walk` leads over the
+    /// payloads. A range that fits the run's remaining segments is written whole. Its first segment also
+    /// carries `cwr`.
     fn write_segments(
         &self,
         run: &mut Run<'_>,
         template: &Template,
         range: &Range<Offset>,
-        payload_max: usize,
-        cwr: Flags,
+        (payload_max, cwr): (usize, Flags),
+        mut walk: Option<Walk<'_>>,
     ) {
         let data_end = self.sender.data_end();
         let mut start = range.start;
@@ -460,10 +422,14 @@ impl Connection {
             let Some(out) = run.next(template.len + len) else {
                 return;
             };
-            template.write(out, start.narrow(self.iss), flags, |payload| {
-                self.sender
-                    .copy_payload(&(start..start + len as u64), payload);
-            });
+            let seq = start.narrow(self.iss);
+            match &mut walk {
+                Some(walk) => template.write_apart(out, seq, flags, walk.take(len)),
+                None => template.write(out, seq, flags, |payload| {
+                    let range = start..start + len as u64;
+                    self.sender.copy_payload(&range, payload);
+                }),
+            }
             start = end;
             if start >= range.end {
                 return;

@@ -31,6 +31,7 @@ mod offset;
 mod range_set;
 mod receiver;
 mod recovery;
+mod run;
 mod sender;
 mod snapshot;
 mod state;
@@ -55,6 +56,7 @@ pub use self::receiver::fuzz::fuzz_assembler;
 use self::receiver::{Receiver, ReceiverParams};
 #[cfg(any(fuzzing, feature = "__internals"))]
 pub use self::recovery::{AckArrival, AckOutcome, Recovery, RecoveryStart};
+pub use self::run::{MAX_SLICES, Walk};
 use self::sender::{Blocked, Sender};
 pub use self::state::State;
 use self::teardown::Ending;
@@ -122,6 +124,9 @@ pub struct Transmit {
     pub segments: usize,
     /// The mark that all of them are to carry in their IP headers.
     pub ecn: Option<Ecn>,
+    /// Length of each segment's header, if the buffer holds nothing but the headers: see
+    /// [`Connection::poll_transmit_gathered`].
+    pub header_len: Option<usize>,
 }
 
 /// One connection.

@@ -12,15 +12,18 @@
 //! - While the transport is full, the driver is registered for room in it, or has been woken.
 //! - The driver's sleep is never later than the core's earliest deadline, or the driver has been woken.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
+
+use bytes::Bytes;
 
 use super::baton::{Baton, Turn};
 use super::clock::Clock;
 use super::core::{Core, Phase, Wakeups};
 use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::transport::{DatagramTransport, Transmit};
+use crate::connection::{MAX_SLICES, Walk};
 use crate::endpoint::{Departure, Endpoint};
 use crate::{EndpointStats, Timestamp};
 
@@ -44,8 +47,11 @@ pub(crate) struct Shared {
 
 /// The way out: one at a time.
 struct Transmitter {
+    /// Whole segments, or their headers.
     buffer: Box<[u8]>,
-    /// In `buffer` and not sent yet.
+    /// The payloads, where `buffer` has only the headers.
+    pieces: Vec<Bytes>,
+    /// In `buffer` and `pieces`, and not sent yet.
     pending: Option<Departure>,
     /// Whether the driver waits for room for `pending`.
     is_blocked: bool,
@@ -72,6 +78,7 @@ impl Shared {
     ) -> Arc<Self> {
         let transmitter = Transmitter {
             buffer: vec![0; MAX_SEND].into_boxed_slice(),
+            pieces: Vec::new(),
             pending: None,
             is_blocked: false,
         };
@@ -172,26 +179,28 @@ impl Shared {
                 let mut core = self.lock();
                 let now = core.advance(&self.clock);
                 let segments = self.transport.max_send_segments();
+                let Transmitter { buffer, pieces, .. } = &mut *transmitter;
                 let next = core
                     .endpoint
-                    .poll_transmit(now, segments, &mut transmitter.buffer);
+                    .poll_transmit_gathered(now, segments, buffer, pieces);
                 let Some(departure) = next else {
                     core.settle(wakeups);
                     return Sending::Done;
                 };
                 departure
             };
-            let contents = [io::IoSlice::new(
-                transmitter
-                    .buffer
-                    .get(..departure.len)
-                    .unwrap_or(&transmitter.buffer),
-            )];
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let contents = gather(
+                &departure,
+                &transmitter.buffer,
+                &transmitter.pieces,
+                &mut slices,
+            );
             let transmit = Transmit {
                 remote: departure.remote,
                 local_ip: departure.local_ip,
                 ecn: departure.ecn,
-                contents: &contents,
+                contents,
                 segment_size: (departure.segments > 1).then_some(departure.segment_size),
             };
             let outcome = match &mut cx {
@@ -318,6 +327,33 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Lays out a departure as the places that its bytes lie in, in order.
+fn gather<'a, 'b>(
+    departure: &Departure,
+    buffer: &'a [u8],
+    pieces: &'a [Bytes],
+    slices: &'b mut [IoSlice<'a>; MAX_SLICES],
+) -> &'b [IoSlice<'a>] {
+    let mut count = 0;
+    let mut put = |slice: &'a [u8]| {
+        if let Some(place) = slices.get_mut(count) {
+            *place = IoSlice::new(slice);
+            count += 1;
+        }
+    };
+    if let Some(header_len) = departure.header_len.filter(|&len| len > 0) {
+        let mut walk = Walk::new(pieces);
+        let payload = departure.segment_size.saturating_sub(header_len);
+        for header in buffer.chunks(header_len).take(departure.segments) {
+            put(header);
+            walk.take(payload).for_each(&mut put);
+        }
+    } else {
+        put(buffer.get(..departure.len).unwrap_or(buffer));
+    }
+    slices.get(..count).unwrap_or_default()
 }
 
 impl std::fmt::Debug for Transmitter {

@@ -1,6 +1,8 @@
 //! Departing datagrams: answers that need no connection first, then one turn for each connection that has
 //! something to send.
 
+use bytes::Bytes;
+
 use super::slot::Handle;
 use super::{Departure, Endpoint};
 use crate::tap::Direction;
@@ -9,15 +11,46 @@ use crate::timestamp::Timestamp;
 impl Endpoint {
     /// Writes the next datagrams into `buf`, which holds at least one datagram of the configured size and
     /// is filled with up to `max_segments`. To be called until it returns `None`.
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "sim", feature = "__internals")),
+        allow(dead_code, reason = "the driver gathers")
+    )]
     pub fn poll_transmit(
         &mut self,
         now: Timestamp,
         max_segments: usize,
         buf: &mut [u8],
     ) -> Option<Departure> {
-        let departure = self
-            .poll_answer(buf)
-            .or_else(|| self.poll_connections(now, max_segments, buf))?;
+        self.transmit(now, max_segments, buf, None)
+    }
+
+    /// Does what [`poll_transmit`](Self::poll_transmit) does, but may leave the payloads of a long run where
+    /// they lie: then `buf` holds nothing but the headers, [`Departure::header_len`] is set, and `pieces` refers
+    /// to the payloads in order. Clears `pieces` first.
+    pub fn poll_transmit_gathered(
+        &mut self,
+        now: Timestamp,
+        max_segments: usize,
+        buf: &mut [u8],
+        pieces: &mut Vec<Bytes>,
+    ) -> Option<Departure> {
+        pieces.clear();
+        // The tap wants to see segments in one piece.
+        let pieces = Some(pieces).filter(|_| self.tap.is_none());
+        self.transmit(now, max_segments, buf, pieces)
+    }
+
+    fn transmit(
+        &mut self,
+        now: Timestamp,
+        max_segments: usize,
+        buf: &mut [u8],
+        pieces: Option<&mut Vec<Bytes>>,
+    ) -> Option<Departure> {
+        let departure = match self.poll_answer(buf) {
+            Some(answer) => answer,
+            None => self.poll_connections(now, max_segments, buf, pieces)?,
+        };
         self.stats.datagrams_sent += departure.segments as u64;
         self.stats.bytes_sent += departure.len as u64;
         self.show(
@@ -46,6 +79,7 @@ impl Endpoint {
                     len,
                     segment_size: len,
                     segments: 1,
+                    header_len: None,
                 });
             }
             self.stats.answers_dropped += 1;
@@ -58,6 +92,7 @@ impl Endpoint {
         now: Timestamp,
         max_segments: usize,
         buf: &mut [u8],
+        mut pieces: Option<&mut Vec<Bytes>>,
     ) -> Option<Departure> {
         while let Some(id) = self.ready.pop() {
             let index = id.slot();
@@ -68,7 +103,12 @@ impl Endpoint {
             else {
                 continue;
             };
-            let Some(transmit) = slot.connection.poll_transmit(now, max_segments, buf) else {
+            let connection = &mut slot.connection;
+            let transmit = match &mut pieces {
+                Some(pieces) => connection.poll_transmit_gathered(now, max_segments, buf, pieces),
+                None => connection.poll_transmit(now, max_segments, buf),
+            };
+            let Some(transmit) = transmit else {
                 slot.is_ready = false;
                 self.settle(now, index);
                 continue;
@@ -86,10 +126,14 @@ impl Endpoint {
                 len: transmit.len,
                 segment_size: transmit.segment_size,
                 segments: transmit.segments,
+                header_len: transmit.header_len,
             };
             self.settle(now, index);
             if is_allowed {
                 return Some(departure);
+            }
+            if let Some(pieces) = &mut pieces {
+                pieces.clear();
             }
             self.stats.amplification_suppressed += 1;
         }

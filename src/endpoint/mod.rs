@@ -105,6 +105,9 @@ pub struct Departure {
     pub segment_size: usize,
     /// How many they are.
     pub segments: usize,
+    /// Length of each one's header, if the buffer holds nothing but the headers: see
+    /// [`Endpoint::poll_transmit_gathered`].
+    pub header_len: Option<usize>,
 }
 
 /// Something that the application should know of.

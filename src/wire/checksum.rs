@@ -6,7 +6,7 @@
 //! one a segment carries was agreed in the handshake; nothing in the segment itself tells.
 
 use super::HEADER_LEN;
-use super::crc::{crc32c, crc32c_with_field_zero};
+use super::crc::{crc32c, crc32c_of_parts, crc32c_with_field_zero};
 
 /// Where the checksum field begins; the urgent pointer follows it at once.
 const CHECKSUM: usize = 16;
@@ -41,6 +41,17 @@ pub fn seal(segment: &mut [u8], integrity: Integrity) {
             store(segment, check.to_be_bytes());
         }
     }
+}
+
+/// Computes the CRC-32C over `head` and the `payload` that follows it elsewhere, in order, and stores it in
+/// `head`. What stood in its place before does not matter. A slice too short for a header is left alone.
+pub fn seal_parts<'a>(head: &mut [u8], payload: impl Iterator<Item = &'a [u8]>) {
+    if head.len() < HEADER_LEN {
+        return;
+    }
+    store(head, [0; 4]);
+    let check = crc32c_of_parts(head, payload);
+    store(head, check.to_be_bytes());
 }
 
 /// Writes the integrity field: the checksum alone or, with four bytes, the urgent pointer too.

@@ -27,6 +27,14 @@ pub(super) fn crc32c_with_field_zero(header: &[u8; HEADER_LEN], rest: &[u8]) -> 
     low_half(digest.finalize())
 }
 
+/// Returns the CRC-32C of `head` and everything after it in `rest`, in order.
+pub(super) fn crc32c_of_parts<'a>(head: &[u8], rest: impl Iterator<Item = &'a [u8]>) -> u32 {
+    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+    digest.update(head);
+    rest.for_each(|part| digest.update(part));
+    low_half(digest.finalize())
+}
+
 /// Narrows the digest's result, which is 64 bits wide for every algorithm.
 #[expect(
     clippy::cast_possible_truncation,

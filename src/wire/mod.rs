@@ -63,7 +63,7 @@ mod seq;
 #[cfg(test)]
 mod tests;
 
-pub use self::checksum::{Integrity, seal};
+pub use self::checksum::{Integrity, seal, seal_parts};
 #[cfg(any(test, fuzzing, feature = "__internals"))]
 pub use self::error::DecodeError;
 pub use self::flags::Flags;

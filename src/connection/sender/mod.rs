@@ -461,6 +461,12 @@ impl Sender {
             .copy_to(&(range.start..range.end.min(self.buffer.end())), out);
     }
 
+    /// Appends the payload of `range` to `pieces` by reference.
+    pub fn share_payload(&mut self, range: &Range<Offset>, pieces: &mut Vec<Bytes>) {
+        let end = range.end.min(self.buffer.end());
+        self.buffer.share(&(range.start..end), pieces);
+    }
+
     /// Returns one past the last byte written; a number at or beyond it is the FIN's.
     pub fn data_end(&self) -> Offset {
         self.buffer.end()
