@@ -400,7 +400,11 @@ impl Connection {
         let window = u64::from(header.window)
             .checked_shl(shift)
             .unwrap_or(u64::MAX);
-        if ack >= snd_una {
+        if ack == snd_una && self.says_nothing_new(header, window) {
+            // Most segments of a stream in one direction.
+            self.sender.on_answer(now);
+            self.sender.update_window(now, placed.start, ack, window);
+        } else if ack >= snd_una {
             let mut blocks = SackRanges::default();
             if negotiated.sack {
                 self.widen_sack(&header.options.sack_blocks, &mut blocks);
@@ -442,6 +446,16 @@ impl Connection {
         } else {
             AckVerdict::GoOn
         }
+    }
+
+    /// Whether a segment that acknowledges SND.UNA again has nothing to say to the sender: nothing is outstanding,
+    /// and window and marks are as before.
+    fn says_nothing_new(&self, header: &Header, window: u64) -> bool {
+        self.sender.max_ackable() == self.sender.snd_una()
+            && window == self.sender.snd_wnd()
+            && header.options.sack_blocks.is_empty()
+            && !header.flags.intersects(Flags::ECE | Flags::SYN)
+            && self.state == State::Established
     }
 
     /// Widens the acknowledgment number, if there is one that this connection can have got (RFC 5961 §5.2).

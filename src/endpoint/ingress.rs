@@ -34,8 +34,9 @@ impl Endpoint {
         };
         // A train mostly belongs to one connection, which is looked after once at its end.
         let mut touched = None;
+        let mut latest = None;
         for datagram in arrival.bytes.chunks(stride.max(1)) {
-            let next = self.handle_datagram(now, arrival, datagram);
+            let next = self.handle_datagram(now, arrival, datagram, &mut latest);
             if let Some(previous) = touched.filter(|_| touched != next) {
                 self.after_input(now, previous);
             }
@@ -69,12 +70,14 @@ impl Endpoint {
         self.after_input(now, index);
     }
 
-    /// Takes in one datagram; returns the slot of the connection that it was handed to.
+    /// Takes in one datagram; returns the slot of the connection that it was handed to. `latest` is where the
+    /// one before it in its train went; nothing was removed since.
     fn handle_datagram(
         &mut self,
         now: Timestamp,
         arrival: &Arrival<'_>,
         datagram: &[u8],
+        latest: &mut Option<(Key, usize)>,
     ) -> Option<usize> {
         self.stats.datagrams_received += 1;
         let segment = match Segment::decode(datagram) {
@@ -100,7 +103,11 @@ impl Endpoint {
             segment: &segment,
             key,
         };
-        if let Some(index) = self.demux.get(&key) {
+        let found = match latest.take() {
+            Some((same, index)) if same == key => Some(index),
+            _ => self.demux.get(&key),
+        };
+        if let Some(index) = found {
             if let Some(record) = self.outdated(&incoming, index) {
                 self.show_incoming(now, &incoming);
                 let slot = self.slots.get_mut(index)?;
@@ -112,7 +119,11 @@ impl Endpoint {
                 return self.on_syn_to_listener(now, &incoming, Some(record.snd_nxt));
             }
             match self.judge_half_open(now, &incoming, index) {
-                HalfOpenVerdict::Deliver => return self.deliver(now, &incoming, index),
+                HalfOpenVerdict::Deliver => {
+                    let delivered = self.deliver(now, &incoming, index);
+                    *latest = delivered.map(|index| (key, index));
+                    return delivered;
+                }
                 HalfOpenVerdict::Ignore => {
                     self.show_incoming(now, &incoming);
                     self.stats.dropped_no_connection += 1;
