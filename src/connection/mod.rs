@@ -28,6 +28,7 @@ mod handshake;
 mod ingress;
 mod limits;
 mod offset;
+mod offset_map;
 mod range_set;
 mod receiver;
 mod recovery;

@@ -1,14 +1,14 @@
 //! `RangeSet`: which parts of a stream are present, as merged half-open ranges.
 //!
 //! The receiver keeps what arrived out of order in it, the sender what the peer reported by SACK.
-//! Every operation costs O(log n) plus the ranges that it merges or removes, whatever the number of
-//! ranges held, so that a peer that leaves many holes buys no work with them. The set itself has no
-//! bound; its users ask [`RangeSet::len`] and [`RangeSet::is_isolated`] before they insert.
+//! Every operation costs a search in an [`OffsetMap`] plus the ranges that it merges or removes, whatever
+//! the number of ranges held, so that a peer that leaves many holes buys no work with them. An empty set
+//! holds no memory. The set itself has no bound; its users ask [`RangeSet::len`] and [`RangeSet::is_isolated`] before they insert.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::connection::Offset;
+use crate::connection::offset_map::OffsetMap;
 
 /// A set of offsets, held as ranges.
 ///
@@ -19,7 +19,7 @@ use crate::connection::Offset;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
     /// Start to end, exclusive.
-    ranges: BTreeMap<Offset, Offset>,
+    ranges: OffsetMap<Offset>,
     bytes: u64,
 }
 
@@ -27,7 +27,7 @@ impl RangeSet {
     /// Makes an empty set.
     pub const fn new() -> Self {
         Self {
-            ranges: BTreeMap::new(),
+            ranges: OffsetMap::new(),
             bytes: 0,
         }
     }
@@ -38,47 +38,50 @@ impl RangeSet {
         if range.is_empty() {
             return 0;
         }
+        let Range { start, end } = range;
         let before = self.bytes;
-        let Range { mut start, mut end } = range;
-
         // The predecessor, if it reaches `start`, is extended in place.
-        let mut extends = false;
-        if let Some((&left, &right)) = self.ranges.range(..=start).next_back()
-            && right >= start
-        {
-            if right >= end {
-                return 0;
+        let extends = match self.ranges.below_mut(start + 1) {
+            Some((_, right)) if *right >= end => return 0,
+            Some((_, right)) if *right >= start => {
+                self.bytes += end.saturating_since(*right);
+                *right = end;
+                true
             }
-            start = left;
-            extends = true;
-            self.bytes -= right.saturating_since(left);
+            Some(_) | None => false,
+        };
+        if !extends {
+            self.bytes += end.saturating_since(start);
         }
-        let from = if extends { start + 1 } else { start };
-        while let Some((&left, &right)) = self.ranges.range(from..=end).next() {
-            self.ranges.remove(&left);
-            self.bytes -= right.saturating_since(left);
-            end = end.max(right);
+        // What begins within or at the end is swallowed.
+        let mut last = end;
+        while let Some((left, right)) = self.ranges.remove_first_in(start + 1..end + 1) {
+            self.bytes -= right.min(end).saturating_since(left);
+            last = last.max(right);
         }
-        self.ranges.insert(start, end);
-        self.bytes += end.saturating_since(start);
+        if !extends {
+            self.ranges.insert(start, last);
+        } else if last > end
+            && let Some((_, right)) = self.ranges.below_mut(start + 1)
+        {
+            *right = last;
+        }
         self.bytes - before
     }
 
     /// Removes every offset below `bound` and returns how many were in the set.
     pub fn remove_below(&mut self, bound: Offset) -> u64 {
         let before = self.bytes;
-        while let Some(entry) = self.ranges.first_entry() {
-            let (left, right) = (*entry.key(), *entry.get());
-            if left >= bound {
-                break;
-            }
-            entry.remove();
+        while let Some((left, right)) = self.ranges.remove_first_in(Offset::ZERO..bound) {
             self.bytes -= right.saturating_since(left);
             if right > bound {
                 self.ranges.insert(bound, right);
                 self.bytes += right.saturating_since(bound);
                 break;
             }
+        }
+        if self.ranges.is_empty() {
+            self.ranges.release();
         }
         before - self.bytes
     }
@@ -90,7 +93,7 @@ impl RangeSet {
 
     /// Returns the range that `offset` lies in.
     pub fn range_containing(&self, offset: Offset) -> Option<Range<Offset>> {
-        let (&start, &end) = self.ranges.range(..=offset).next_back()?;
+        let (start, end) = self.ranges.below(offset + 1)?;
         (offset < end).then_some(start..end)
     }
 
@@ -98,9 +101,8 @@ impl RangeSet {
     /// one that is there.
     pub fn is_isolated(&self, range: &Range<Offset>) -> bool {
         self.ranges
-            .range(..=range.end)
-            .next_back()
-            .is_none_or(|(_, &end)| end < range.start)
+            .below(range.end + 1)
+            .is_none_or(|(_, end)| end < range.start)
     }
 
     /// Counts the offsets of `range` that are in the set.
@@ -123,25 +125,21 @@ impl RangeSet {
 
     /// Iterates over the ranges in ascending order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<Offset>> + '_ {
-        self.ranges.iter().map(|(&start, &end)| start..end)
+        self.ranges.iter().map(|(start, end)| start..end)
     }
 
     /// Returns the lowest range.
     pub fn first(&self) -> Option<Range<Offset>> {
-        self.ranges
-            .first_key_value()
-            .map(|(&start, &end)| start..end)
+        self.ranges.first().map(|(start, end)| start..end)
     }
 
     /// Returns the highest range.
     pub fn last(&self) -> Option<Range<Offset>> {
-        self.ranges
-            .last_key_value()
-            .map(|(&start, &end)| start..end)
+        self.ranges.last().map(|(start, end)| start..end)
     }
 
     /// Returns the number of ranges.
-    pub fn len(&self) -> usize {
+    pub const fn len(&self) -> usize {
         self.ranges.len()
     }
 
@@ -151,37 +149,36 @@ impl RangeSet {
     }
 
     /// Says whether the set is empty.
-    pub fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
     /// Empties the set.
     pub fn clear(&mut self) {
-        self.ranges.clear();
+        self.ranges.release();
         self.bytes = 0;
     }
 
     /// The intersections with `range`, ascending.
     fn overlapping(&self, range: Range<Offset>) -> impl Iterator<Item = Range<Offset>> + '_ {
         let Range { start, end } = range;
-        // An inverted range would panic in `BTreeMap::range`.
         let end = end.max(start);
         let reaching = self
             .ranges
-            .range(..start)
-            .next_back()
-            .map(|(_, &right)| start..right.min(end))
+            .below(start)
+            .map(|(_, right)| start..right.min(end))
             .filter(|part| !part.is_empty());
         let inside = self
             .ranges
             .range(start..end)
-            .map(move |(&left, &right)| left..right.min(end));
+            .map(move |(left, right)| left..right.min(end));
         reaching.into_iter().chain(inside)
     }
 
     /// Checks what the type promises.
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
+        self.ranges.check_invariants();
         let mut total = 0;
         let mut previous_end: Option<Offset> = None;
         for range in self.iter() {

@@ -302,6 +302,7 @@ impl Recovery {
             if let Some(rack) = &mut self.rack {
                 rack.on_nothing_in_flight();
             }
+            self.release_memory();
         } else {
             // RFC 6298 §5.3. In recovery this is the "Slow-but-Steady" variant of RFC 6582 §4.
             self.rto.restart(now);

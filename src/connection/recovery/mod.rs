@@ -540,6 +540,17 @@ impl Recovery {
         });
     }
 
+    /// Nothing is outstanding and nothing waits to be sent: an idle connection keeps no room for what may come,
+    /// a transfer that goes on does.
+    fn release_memory(&mut self) {
+        if self.has_sent_all && self.flight_size() == 0 {
+            self.scoreboard.release_memory();
+            if let Some(rack) = &mut self.rack {
+                rack.release_memory();
+            }
+        }
+    }
+
     /// Checks what the type promises.
     ///
     /// # Panics

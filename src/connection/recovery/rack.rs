@@ -26,8 +26,6 @@ use crate::connection::Offset;
 
 /// RFC 8985 §6.2, step 4: recoveries without DSACK until the window shrinks again.
 const PERSISTENCE: u32 = 16;
-/// Entries that an empty queue may keep room for.
-const IDLE_ENTRIES: usize = 64;
 
 /// A run of segments of one send, less what is known to be no longer in flight at its beginning.
 #[derive(Debug, Clone)]
@@ -211,6 +209,13 @@ impl Rack {
         self.deadline = None;
     }
 
+    /// Gives back the memory that is kept for what is to be sent next, if nothing is outstanding.
+    pub fn release_memory(&mut self) {
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+    }
+
     /// The retransmission timer expired: what was sent more than the RTT and `reo_wnd` ago is lost, what was
     /// sent later may be on its way (RFC 8985 §6.3). Shows each piece.
     pub fn on_timeout(
@@ -263,7 +268,6 @@ impl Rack {
         self.deadline = None;
         if scoreboard.flight_size() == 0 {
             self.queue.clear();
-            self.queue.shrink_to(IDLE_ENTRIES);
         }
         let Some(newest) = self.newest else {
             return;
@@ -289,7 +293,11 @@ impl Rack {
                 self.deadline = Some(deadline);
                 break;
             }
+            let is_all = overtaken == head.range;
             scoreboard.mark_transmission_lost(head.number, overtaken, visit);
+            if is_all {
+                self.queue.pop_front();
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! The scoreboard: what was sent and is not acknowledged, and what is known about it (RFC 6675 §3).
 //!
 //! Records are byte ranges, one per run of segments of one send, split on demand. They hold only what
-//! is neither acknowledged nor SACKed, so that an ACK costs O(log n) plus the records that it newly
-//! covers, however large the window is. Which records are lost is found by a boundary that only rises
+//! is neither acknowledged nor SACKed, and are found by their offset ([`OffsetMap`]), so that an ACK costs
+//! a few searches plus the records that it newly covers, however large the window is. Which records are lost is found by a boundary that only rises
 //! (`loss_frontier`), never by scanning; which one goes out next is the first of an ordered set.
 //!
 //! What a hostile peer can make of it is bounded: an isolated SACK block is refused once there are more
@@ -12,16 +12,20 @@
 //! A record also knows the transmission that carried it last, so that a detector by time can ask what of
 //! a transmission is still in flight, and declare it lost.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+
+use slab::Slab;
 
 use super::delivery_rate::SendSnapshot;
 use crate::connection::Offset;
+use crate::connection::offset_map::OffsetMap;
 use crate::connection::range_set::RangeSet;
 
 /// SACKed ranges accepted beyond the number of segments outstanding: retransmissions may be cut
 /// elsewhere than the originals were.
 const SPARE_RANGES: u64 = 64;
+/// An ACK has at most so many blocks (RFC 2018 §3).
+const RECENT: usize = 4;
 /// How many neighbouring lost records one retransmission may join.
 const MAX_JOINED: usize = 64;
 
@@ -95,9 +99,14 @@ impl Piece {
 pub struct Scoreboard {
     snd_una: Offset,
     snd_nxt: Offset,
-    records: BTreeMap<Offset, Record>,
+    records: Slab<Record>,
+    /// Where the record is that begins at an offset.
+    places: OffsetMap<usize>,
     sacked: RangeSet,
-    lost: BTreeSet<Offset>,
+    /// Where the lost records are.
+    lost: OffsetMap<usize>,
+    /// What the last ACKs' blocks have become, the newest first: the next ACK names most of them again.
+    recent: [Range<Offset>; RECENT],
     /// Octets in flight, each copy counted.
     pipe: u64,
     lost_bytes: u64,
@@ -119,9 +128,11 @@ impl Scoreboard {
         Self {
             snd_una: start,
             snd_nxt: start,
-            records: BTreeMap::new(),
+            records: Slab::new(),
+            places: OffsetMap::new(),
             sacked: RangeSet::new(),
-            lost: BTreeSet::new(),
+            lost: OffsetMap::new(),
+            recent: [const { Offset::ZERO..Offset::ZERO }; RECENT],
             pipe: 0,
             lost_bytes: 0,
             resent_bytes: 0,
@@ -164,7 +175,7 @@ impl Scoreboard {
     }
 
     /// Says whether something is lost and not sent again yet.
-    pub fn has_lost(&self) -> bool {
+    pub const fn has_lost(&self) -> bool {
         !self.lost.is_empty()
     }
 
@@ -195,14 +206,13 @@ impl Scoreboard {
     /// What of `range` is outstanding and not SACKed was sent again; returns its length.
     pub fn on_retransmitted(&mut self, range: Range<Offset>, snapshot: SendSnapshot) -> u64 {
         let range = self.clip(range);
-        self.split_at(range.start);
-        self.split_at(range.end);
         self.high_rxt = self.high_rxt.max(range.end);
         let mut bytes = 0;
-        for (start, record) in self.records.range_mut(range) {
-            #[cfg(test)]
-            self.touched.set(self.touched.get() + 1);
-            let len = record.end.saturating_since(*start);
+        let mut next = self.cut(range.start);
+        while let Some((start, place)) = self.within(next, range.end) {
+            let record = &mut self.records[place];
+            let end = record.end;
+            let len = end.saturating_since(start);
             bytes += len;
             record.snapshot = snapshot;
             record.was_retransmitted = true;
@@ -221,6 +231,7 @@ impl Scoreboard {
                 }
                 RecordState::Retransmitted | RecordState::Doubled => {}
             }
+            next = self.following(end, range.end);
         }
         bytes
     }
@@ -233,7 +244,6 @@ impl Scoreboard {
         if moved == 0 {
             return 0;
         }
-        self.split_at(ack);
         self.take(self.snd_una..ack, visit);
         self.sacked.remove_below(ack);
         self.snd_una = ack;
@@ -245,7 +255,9 @@ impl Scoreboard {
     pub fn sack(&mut self, block: Range<Offset>, visit: &mut impl FnMut(&Piece)) -> bool {
         let mut block = self.clip(block);
         // Most blocks repeat what earlier ACKs have reported, and add to its end at most.
-        if let Some(known) = self.sacked.range_containing(block.start) {
+        let is_within = |known: &Range<Offset>| known.contains(&block.start);
+        let known = self.recent.iter().find(|known| is_within(known)).cloned();
+        if let Some(known) = known.or_else(|| self.sacked.range_containing(block.start)) {
             block.start = known.end.min(block.end);
         }
         if block.is_empty() {
@@ -254,11 +266,24 @@ impl Scoreboard {
         if self.sacked.len() as u64 >= self.max_ranges() && self.sacked.is_isolated(&block) {
             return false;
         }
-        self.split_at(block.start);
-        self.split_at(block.end);
         self.take(block.clone(), visit);
-        self.sacked.insert(block);
+        self.sacked.insert(block.clone());
+        self.note_recent(block);
         true
+    }
+
+    /// Keeps `block`, which is all SACKed, for the ACKs to come.
+    fn note_recent(&mut self, block: Range<Offset>) {
+        if let Some(extended) = self
+            .recent
+            .iter_mut()
+            .find(|known| known.end == block.start)
+        {
+            extended.end = block.end;
+        } else {
+            self.recent.rotate_right(1);
+            self.recent[0] = block;
+        }
     }
 
     /// Everything below `frontier` that is not SACKed is lost (RFC 6675 §4, `IsLost`). Shows each
@@ -268,7 +293,6 @@ impl Scoreboard {
         if frontier <= self.loss_frontier {
             return;
         }
-        self.split_at(frontier);
         let from = self.loss_frontier;
         self.loss_frontier = frontier;
         self.mark_lost(from..frontier, visit);
@@ -276,11 +300,13 @@ impl Scoreboard {
 
     /// Returns the first offset in `range` of what `transmission` carried and is still in flight.
     pub fn first_in_flight(&self, transmission: u64, range: Range<Offset>) -> Option<Offset> {
-        let mut records = self.records.range(self.clip(range));
-        records.find_map(|(&start, record)| {
+        let mut places = self.places.range(self.clip(range));
+        places.find_map(|(start, place)| {
             #[cfg(test)]
             self.touched.set(self.touched.get() + 1);
-            record.is_in_flight(transmission).then_some(start)
+            self.records[place]
+                .is_in_flight(transmission)
+                .then_some(start)
         })
     }
 
@@ -292,30 +318,29 @@ impl Scoreboard {
         visit: &mut impl FnMut(&Piece),
     ) {
         let range = self.clip(range);
-        self.split_at(range.start);
-        self.split_at(range.end);
-        for (&start, record) in self.records.range_mut(range) {
-            #[cfg(test)]
-            self.touched.set(self.touched.get() + 1);
-            if !record.is_in_flight(transmission) {
-                continue;
+        let mut next = self.cut(range.start);
+        while let Some((start, place)) = self.within(next, range.end) {
+            let record = &mut self.records[place];
+            let end = record.end;
+            if record.is_in_flight(transmission) {
+                let piece = record.piece(start);
+                // The earlier copy of a doubled record is as late as this one or later.
+                self.pipe -= piece.len() * record.state.copies();
+                if record.state != RecordState::Sent {
+                    self.resent_bytes -= piece.len();
+                }
+                record.state = RecordState::Lost;
+                self.lost.insert(start, place);
+                self.lost_bytes += piece.len();
+                visit(&piece);
             }
-            let piece = record.piece(start);
-            // The earlier copy of a doubled record is as late as this one or later.
-            self.pipe -= piece.len() * record.state.copies();
-            if record.state != RecordState::Sent {
-                self.resent_bytes -= piece.len();
-            }
-            record.state = RecordState::Lost;
-            self.lost.insert(start);
-            self.lost_bytes += piece.len();
-            visit(&piece);
+            next = self.following(end, range.end);
         }
     }
 
     /// The first `len` bytes not SACKed are lost, however often they were sent. Shows what was in flight.
     pub fn mark_head_lost(&mut self, len: u64, visit: &mut impl FnMut(&Piece)) {
-        if let Some((&start, record)) = self.records.first_key_value() {
+        if let Some((start, record)) = self.first_record() {
             let transmission = record.snapshot.transmission;
             self.mark_transmission_lost(transmission, start..start + len, visit);
         }
@@ -323,29 +348,31 @@ impl Scoreboard {
 
     /// Returns what was noted when the first byte that is neither acknowledged nor SACKed was last sent.
     pub fn head(&self) -> Option<&SendSnapshot> {
-        Some(&self.records.first_key_value()?.1.snapshot)
+        Some(&self.first_record()?.1.snapshot)
     }
 
     /// The first `len` bytes that are not SACKed are lost, if they were sent only once. Shows the piece.
     pub fn mark_first_lost(&mut self, len: u64, visit: &mut impl FnMut(&Piece)) {
-        if let Some((&start, _)) = self.records.first_key_value() {
-            self.split_at(start + len);
-            self.mark_lost(start..start + 1, visit);
+        if let Some((start, _)) = self.places.first() {
+            let end = self.end_within(start, start + len);
+            self.mark_lost(start..end, visit);
         }
     }
 
     /// Everything not SACKed is lost, retransmissions included (RFC 6675 §5.1). Shows each piece that was
     /// in flight.
     pub fn mark_all_lost(&mut self, visit: &mut impl FnMut(&Piece)) {
-        for (&start, record) in &mut self.records {
+        self.lost.clear();
+        for (start, place) in self.places.iter() {
             #[cfg(test)]
             self.touched.set(self.touched.get() + 1);
+            self.lost.insert(start, place);
+            let record = &mut self.records[place];
             if record.state != RecordState::Lost {
                 record.state = RecordState::Lost;
                 visit(&record.piece(start));
             }
         }
-        self.lost = self.records.keys().copied().collect();
         self.pipe = 0;
         self.resent_bytes = 0;
         self.lost_bytes = self.unsacked();
@@ -354,12 +381,12 @@ impl Scoreboard {
     /// What was marked lost and not sent again is in flight after all: it counts as carried by
     /// `transmission`, so that it can be found lost once more.
     pub fn unmark_lost(&mut self, transmission: u64) {
-        for start in std::mem::take(&mut self.lost) {
-            if let Some(record) = self.records.get_mut(&start) {
-                record.state = RecordState::Sent;
-                record.snapshot.transmission = transmission;
-            }
+        for (_, place) in self.lost.iter() {
+            let record = &mut self.records[place];
+            record.state = RecordState::Sent;
+            record.snapshot.transmission = transmission;
         }
+        self.lost.clear();
         self.pipe += self.lost_bytes;
         self.lost_bytes = 0;
         self.loss_frontier = self.snd_una;
@@ -373,6 +400,7 @@ impl Scoreboard {
             return 0;
         }
         let ranges = std::mem::take(&mut self.sacked);
+        self.recent = Default::default();
         let segments_before = self.oldest_segment();
         for Range { start, end } in ranges.iter() {
             // Which transmission a later ACK answers is unknown: RFC 6298 §3.
@@ -393,6 +421,15 @@ impl Scoreboard {
         ranges.bytes()
     }
 
+    /// Gives back the memory that is kept for what is to be sent next, if nothing is outstanding.
+    pub fn release_memory(&mut self) {
+        if self.places.is_empty() && self.sacked.is_empty() {
+            self.records = Slab::new();
+            self.places.release();
+            self.lost.release();
+        }
+    }
+
     /// Recovery begins: nothing was retransmitted in this episode yet (RFC 6675 §5, step 3.1).
     pub fn reset_high_rxt(&mut self) {
         self.high_rxt = self.snd_una;
@@ -400,14 +437,18 @@ impl Scoreboard {
 
     /// Returns the lowest lost range, at most `max` bytes (RFC 6675 §4, `NextSeg` rule 1).
     pub fn next_lost(&self, max: u64) -> Option<Range<Offset>> {
-        let start = *self.lost.first()?;
+        let (start, place) = self.lost.first()?;
         let limit = start + max;
-        let mut end = start;
-        for (&next, record) in self.records.range(start..).take(MAX_JOINED) {
-            if next != end || end >= limit || record.state != RecordState::Lost {
-                break;
-            }
-            end = record.end;
+        let mut end = self.records[place].end;
+        let mut joined = 1;
+        while end < limit
+            && joined < MAX_JOINED
+            && let Some((next, place)) = self.places.at_or_above(end)
+            && next == end
+            && self.records[place].state == RecordState::Lost
+        {
+            end = self.records[place].end;
+            joined += 1;
         }
         let range = start..end.min(limit);
         (!range.is_empty()).then_some(range)
@@ -421,15 +462,19 @@ impl Scoreboard {
         if from >= highest {
             return None;
         }
-        let (&start, record) = self.records.range(from..highest).next()?;
+        let (start, place) = self.places.at_or_above(from)?;
+        if start >= highest {
+            return None;
+        }
+        let record = &self.records[place];
         let range = start..record.end.min(start + max);
         (record.state == RecordState::Sent && !range.is_empty()).then_some(range)
     }
 
     /// Returns the highest record; `None` if nothing is outstanding or all of it SACKed.
     pub fn last_run(&self) -> Option<Range<Offset>> {
-        let (&start, record) = self.records.last_key_value()?;
-        Some(start..record.end)
+        let (start, place) = self.places.last()?;
+        Some(start..self.records[place].end)
     }
 
     fn max_ranges(&self) -> u64 {
@@ -439,9 +484,13 @@ impl Scoreboard {
     }
 
     fn oldest_segment(&self) -> u64 {
-        self.records
-            .first_key_value()
+        self.first_record()
             .map_or(self.segments, |(_, record)| record.segments_before)
+    }
+
+    fn first_record(&self) -> Option<(Offset, &Record)> {
+        let (start, place) = self.places.first()?;
+        Some((start, self.records.get(place)?))
     }
 
     fn clip(&self, range: Range<Offset>) -> Range<Offset> {
@@ -451,41 +500,70 @@ impl Scoreboard {
 
     fn insert(&mut self, start: Offset, record: Record) {
         self.pipe += record.end.saturating_since(start) * record.state.copies();
-        self.records.insert(start, record);
+        let place = self.records.insert(record);
+        self.places.insert(start, place);
     }
 
-    /// Makes `at` a boundary between records.
-    fn split_at(&mut self, at: Offset) {
-        let Some((_, record)) = self.records.range_mut(..at).next_back() else {
-            return;
-        };
+    /// Makes `at` a boundary between records; returns the first record from there on.
+    fn cut(&mut self, at: Offset) -> Option<(Offset, usize)> {
+        let next = self.places.at_or_above(at);
+        if next.is_none_or(|(start, _)| start > at)
+            && let Some((_, below)) = self.places.below(at)
+            && let Some(place) = self.split(below, at)
+        {
+            return Some((at, place));
+        }
+        next
+    }
+
+    /// Returns `next` if it begins below `end`, shortened to end there.
+    fn within(&mut self, next: Option<(Offset, usize)>, end: Offset) -> Option<(Offset, usize)> {
+        let (start, place) = next.filter(|(start, _)| *start < end)?;
+        self.split(place, end);
+        Some((start, place))
+    }
+
+    /// Returns the first record from `at` on, if `at` is below `end`.
+    fn following(&self, at: Offset, end: Offset) -> Option<(Offset, usize)> {
+        (at < end).then(|| self.places.at_or_above(at)).flatten()
+    }
+
+    /// Returns where the record that begins at `start` ends, or `end` if that is lower.
+    fn end_within(&self, start: Offset, end: Offset) -> Offset {
+        let record = self.places.at_or_above(start);
+        record.map_or(end, |(_, place)| self.records[place].end.min(end))
+    }
+
+    /// Splits the record at `place` if `at` lies within; returns the upper part's place.
+    fn split(&mut self, place: usize, at: Offset) -> Option<usize> {
         #[cfg(test)]
         self.touched.set(self.touched.get() + 1);
+        let record = &mut self.records[place];
         if record.end <= at {
-            return;
+            return None;
         }
         let upper = *record;
         record.end = at;
+        let place = self.records.insert(upper);
         if upper.state == RecordState::Lost {
-            self.lost.insert(at);
+            self.lost.insert(at, place);
         }
-        self.records.insert(at, upper);
+        self.places.insert(at, place);
+        Some(place)
     }
 
-    /// Removes the records in `range`, at whose ends records begin or end.
+    /// Removes the records in `range`, cut at its ends.
     fn take(&mut self, range: Range<Offset>, visit: &mut impl FnMut(&Piece)) {
-        while let Some((&start, _)) = self.records.range(range.clone()).next() {
-            let Some(record) = self.records.remove(&start) else {
-                return;
-            };
-            #[cfg(test)]
-            self.touched.set(self.touched.get() + 1);
+        let mut next = self.cut(range.start);
+        while let Some((start, place)) = self.within(next, range.end) {
+            self.places.remove(start);
+            let record = self.records.remove(place);
             let piece = record.piece(start);
             self.pipe -= piece.len() * record.state.copies();
             match record.state {
                 RecordState::Sent => {}
                 RecordState::Lost => {
-                    self.lost.remove(&start);
+                    self.lost.remove(start);
                     self.lost_bytes -= piece.len();
                 }
                 RecordState::Retransmitted | RecordState::Doubled => {
@@ -493,19 +571,21 @@ impl Scoreboard {
                 }
             }
             visit(&piece);
+            next = self.following(piece.end, range.end);
         }
     }
 
     /// Marks the originals in `range` lost; records that were sent again keep their newer copy.
     fn mark_lost(&mut self, range: Range<Offset>, visit: &mut impl FnMut(&Piece)) {
-        for (&start, record) in self.records.range_mut(range) {
-            #[cfg(test)]
-            self.touched.set(self.touched.get() + 1);
+        let mut next = self.cut(range.start);
+        while let Some((start, place)) = self.within(next, range.end) {
+            next = self.following(self.records[place].end, range.end);
+            let record = &mut self.records[place];
             let piece = record.piece(start);
             match record.state {
                 RecordState::Sent => {
                     record.state = RecordState::Lost;
-                    self.lost.insert(start);
+                    self.lost.insert(start, place);
                     self.lost_bytes += piece.len();
                 }
                 RecordState::Doubled => record.state = RecordState::Retransmitted,
@@ -523,7 +603,15 @@ impl Scoreboard {
         assert!(self.snd_una <= self.snd_nxt && self.loss_frontier <= self.snd_nxt);
         let (mut pipe, mut lost_bytes, mut resent_bytes, mut unsacked) = (0, 0, 0, 0);
         let mut at = self.snd_una;
-        for (&start, record) in &self.records {
+        self.places.check_invariants();
+        self.lost.check_invariants();
+        assert_eq!(self.places.len(), self.records.len(), "records");
+        let mut lost = Vec::new();
+        for (start, place) in self.places.iter() {
+            let record = &self.records[place];
+            if record.state == RecordState::Lost {
+                lost.push((start, place));
+            }
             assert!(
                 start >= at && record.end > start,
                 "records out of order at {start:?}"
@@ -543,12 +631,6 @@ impl Scoreboard {
             let len = record.end.saturating_since(start);
             unsacked += len;
             pipe += len * record.state.copies();
-            let is_lost = record.state == RecordState::Lost;
-            assert_eq!(
-                self.lost.contains(&start),
-                is_lost,
-                "set of lost records at {start:?}"
-            );
             match record.state {
                 RecordState::Lost => lost_bytes += len,
                 RecordState::Retransmitted | RecordState::Doubled => resent_bytes += len,
@@ -571,12 +653,12 @@ impl Scoreboard {
         assert_eq!(pipe, self.pipe, "pipe");
         assert_eq!(lost_bytes, self.lost_bytes, "lost bytes");
         assert_eq!(resent_bytes, self.resent_bytes, "resent bytes");
-        assert!(
-            self.lost
-                .iter()
-                .all(|start| self.records.contains_key(start)),
-            "stale lost"
-        );
+        assert!(self.lost.iter().eq(lost), "set of lost records");
+        for known in self.recent.iter().filter(|known| known.end > self.snd_una) {
+            let known = known.start.max(self.snd_una)..known.end;
+            let len = known.end.saturating_since(known.start);
+            assert_eq!(self.sacked.covered_in(known), len, "recent block");
+        }
     }
 }
 

@@ -209,6 +209,7 @@ impl Recovery {
     pub fn on_all_sent(&mut self, now: Timestamp) {
         if !std::mem::replace(&mut self.has_sent_all, true) {
             self.schedule_probe(now);
+            self.release_memory();
         }
     }
 

@@ -323,9 +323,8 @@ fn apply(
         Operation::LoseFirst(len) => {
             // The model stops at the record's end as the scoreboard does.
             let end = board
-                .records
-                .first_key_value()
-                .map(|(&start, record)| start..record.end.min(start + len));
+                .first_record()
+                .map(|(start, record)| start..record.end.min(start + len));
             board.mark_first_lost(len, &mut |_| {});
             for byte in end.map(|range| bytes_of(&range)).into_iter().flatten() {
                 model[byte] = original_lost(model[byte]);
