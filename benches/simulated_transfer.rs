@@ -1,48 +1,42 @@
-//! One connection between two endpoints over the in-memory transport, no impairment, one core.
+//! One connection between two endpoints in memory, on one core: the core alone, clean and with losses, and
+//! over the in-memory transport without impairment.
+//!
+//! The core alone is two sans-IO endpoints with a link of 50 Gbit/s and 100 µs of round trip on a virtual clock,
+//! and a window that losses do not change, so that goodput is what the processor can do: its ratio to the clean
+//! run's is what recovery costs.
 //!
 //! Run with `cargo bench --manifest-path benches/Cargo.toml --bench simulated_transfer`. Prints the goodput of
 //! each repetition, the medians, and how often memory was allocated per segment while bytes flowed. One of the
 //! ways to transfer reads the connection's statistics after each write, some thousand times per second: its
 //! ratio to the same without is what reading them costs.
+//! `LOSS=100` runs the core alone with so many of ten thousand segments lost, and nothing else.
 //! `TRANSFER_MIB` sets the size of a repetition (default 2048), `REPETITIONS` their number (default 5).
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::System;
 use std::env;
 use std::hint::black_box;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use reliable_udp::sim::{self, LinkConfig};
 use reliable_udp::{Config, Endpoint, ReliableUdpSocket};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Counts allocations; otherwise the system's allocator.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-}
+#[path = "../tests/support/core_pair.rs"]
+mod core_pair;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// How often memory was allocated so far.
+fn allocations() -> u64 {
+    let stats = ALLOCATOR.stats();
+    (stats.allocations + stats.reallocations) as u64
+}
 
 /// Size of one write and one read, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -53,6 +47,12 @@ fn main() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    if let Ok(loss) = env::var("LOSS") {
+        let loss = loss.parse().map_err(io::Error::other)?;
+        core_alone((mib as u64) << 20, repetitions, &[loss]);
+        return Ok(());
+    }
+    core_alone((mib as u64) << 20, repetitions, &[0, 10, 100]);
     println!("one connection, in memory, one thread, {mib} MiB, datagrams of 1,232 bytes");
     let mut rates = WAYS.map(|_| Vec::new());
     for _ in 0..repetitions {
@@ -78,6 +78,51 @@ fn main() -> io::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Transfers `total` bytes between two endpoints without tokio, losing so many of ten thousand segments in turns.
+fn core_alone(total: u64, repetitions: usize, losses: &[u64]) {
+    println!(
+        "the core alone, {} MiB, datagrams of 1,452 bytes",
+        total >> 20
+    );
+    let mut rates = vec![Vec::new(); losses.len()];
+    for repetition in 0..repetitions {
+        for (loss, rates) in losses.iter().zip(&mut rates) {
+            let mut pair = core_pair::CorePair::new(*loss, repetition as u64 + 1, allocations);
+            pair.run(total / 16);
+            let (before, allocated) = (pair.stats(), pair.allocated());
+            let started = Instant::now();
+            pair.run(total);
+            let seconds = started.elapsed().as_secs_f64();
+            let after = pair.stats();
+            let segments = (after.segments_sent - before.segments_sent) as f64;
+            let resent = after.segments_retransmitted - before.segments_retransmitted;
+            let rate = total as f64 / seconds / f64::from(1 << 30);
+            println!(
+                "  {:.1} % lost: {rate:.2} GiB/s, {:.2} CPU s/GB, {:.4} sent again, {:.2} ACKs per 100 segments, \
+                 {:.5} allocations per segment",
+                *loss as f64 / 100.0,
+                seconds / (total as f64 / 1e9),
+                resent as f64 / segments,
+                (after.segments_received - before.segments_received) as f64 * 100.0 / segments,
+                (pair.allocated() - allocated) as f64 / segments,
+            );
+            rates.push(rate);
+        }
+    }
+    let mut first = None;
+    for (loss, mut rates) in losses.iter().zip(rates) {
+        rates.sort_by(f64::total_cmp);
+        let median: f64 = rates[rates.len() / 2];
+        let first = *first.get_or_insert(median);
+        println!(
+            "{:.1} % lost: median {median:.2} GiB/s, {:.3} of the first; CPU {:.3} of the first",
+            *loss as f64 / 100.0,
+            median / first,
+            first / median
+        );
+    }
 }
 
 /// How bytes are handed over.
@@ -129,12 +174,12 @@ async fn transfer(total: usize, way: Way) -> io::Result<Run> {
     let (receiver, _) = accepting.await.map_err(io::Error::other)??;
 
     let reading = tokio::spawn(receive(receiver, total, way.by_chunk));
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = allocations();
     let started = Instant::now();
     let segments = send(sender, total, way).await?;
     let received = reading.await.map_err(io::Error::other)??;
     let seconds = started.elapsed().as_secs_f64();
-    let allocated = ALLOCATIONS.load(Ordering::Relaxed) - allocations;
+    let allocated = allocations() - before;
     assert_eq!(received, total, "every byte has to arrive");
     Ok(Run {
         gib_per_second: total as f64 / seconds / f64::from(1 << 30),

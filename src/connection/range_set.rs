@@ -40,6 +40,13 @@ impl RangeSet {
         }
         let Range { start, end } = range;
         let before = self.bytes;
+        // Most of what is added lies at the end or continues it.
+        let last = self.ranges.last();
+        if last.is_none_or(|(_, right)| right < start) {
+            self.ranges.insert(start, end);
+            self.bytes += end.saturating_since(start);
+            return self.bytes - before;
+        }
         // The predecessor, if it reaches `start`, is extended in place.
         let extends = match self.ranges.below_mut(start + 1) {
             Some((_, right)) if *right >= end => return 0,
@@ -93,7 +100,11 @@ impl RangeSet {
 
     /// Returns the range that `offset` lies in.
     pub fn range_containing(&self, offset: Offset) -> Option<Range<Offset>> {
-        let (start, end) = self.ranges.below(offset + 1)?;
+        let (start, end) = match self.ranges.last() {
+            Some(last) if last.0 <= offset => last,
+            Some(_) => self.ranges.below(offset + 1)?,
+            None => return None,
+        };
         (offset < end).then_some(start..end)
     }
 

@@ -4,10 +4,15 @@
 //! bounded delay otherwise, and at once for what is out of order or fills a gap. RFC 2018 §4: the
 //! blocks that an ACK reports, newest first. RFC 2883 §4: a duplicate is reported in the first block.
 //!
-//! Every out-of-order or duplicate segment is owed an ACK of its own, since the peer counts them and
-//! learns from each; what such an ACK says is fixed when the segment arrives (a snapshot) and waits
-//! in a bounded queue. In-order segments only make one ACK due. Segments of a batch are processed
+//! What an ACK for an out-of-order or duplicate segment says is fixed when the segment arrives (a snapshot)
+//! and waits in a bounded queue. In-order segments only make one ACK due. Segments of a batch are processed
 //! before any output, so that a batch in order causes a single ACK.
+//!
+//! Deviation from RFC 5681 §4.2: behind a gap, not every segment of a batch causes an ACK of its own. The
+//! first three do, which is what a sender counts; of the others those are reported together whose blocks fit
+//! one ACK, if SACK was agreed, because it tells the sender as much (RFC 6675 goes by blocks) at the cost of
+//! one. Otherwise each loss would make the path back, and both ends, handle an ACK for every segment of a
+//! round trip. Duplicates are reported one by one (RFC 2883 §4).
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,6 +24,11 @@ use crate::timestamp::Timestamp;
 
 /// Most snapshots that wait; beyond it the oldest are dropped.
 const MAX_SNAPSHOTS: usize = 256;
+/// Snapshots of one acknowledgment number that say no more than one segment's arrival: RFC 5681 §3.2 and RFC
+/// 6675 §5 count so many.
+const SINGLE_REPORTS: u32 = 3;
+/// Blocks that any ACK can report: beside timestamps there is room for three (RFC 2018 §3).
+const SURE_BLOCKS: usize = 3;
 /// Snapshots that an empty queue may keep room for.
 const IDLE_SNAPSHOTS: usize = 16;
 /// Full-sized segments acknowledged at once at the start and after idling: enough for the peer's slow
@@ -54,6 +64,10 @@ impl SackRanges {
     /// Returns the ranges in the order in which they are to be sent.
     pub fn as_slice(&self) -> &[Range<Offset>] {
         self.ranges.get(..self.len).unwrap_or_default()
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [Range<Offset>] {
+        self.ranges.get_mut(..self.len).unwrap_or_default()
     }
 
     /// Number of ranges.
@@ -107,6 +121,11 @@ pub(super) struct AckPolicy {
     is_sack_enabled: bool,
     snapshots: VecDeque<AckReport>,
     recent: RecentBlocks,
+    /// Acknowledgment number of the newest snapshot, and how many there were of it.
+    edge: Offset,
+    at_edge: u32,
+    /// So many of the newest snapshot's first blocks are told of by no earlier one.
+    news: usize,
     /// One ACK of the present state is owed at once.
     is_due: bool,
     deadline: Option<Timestamp>,
@@ -129,6 +148,9 @@ impl AckPolicy {
             is_sack_enabled: false,
             snapshots: VecDeque::new(),
             recent: RecentBlocks::default(),
+            edge: Offset::ZERO,
+            at_edge: 0,
+            news: 0,
             is_due: false,
             deadline: None,
             unacked_bytes: 0,
@@ -196,14 +218,60 @@ impl AckPolicy {
         duplicate: Option<Range<Offset>>,
         ranges: &RangeSet,
     ) {
+        if self.edge < rcv_nxt {
+            self.edge = rcv_nxt;
+            self.at_edge = 0;
+        }
+        self.at_edge = self.at_edge.saturating_add(1);
+        if duplicate.is_none() && self.join(rcv_nxt, ranges) {
+            return;
+        }
         if self.snapshots.len() >= MAX_SNAPSHOTS {
             self.snapshots.pop_front();
         }
+        self.news = 1;
         let mut report = self.report(rcv_nxt, duplicate, ranges);
         report.is_queued = true;
         self.snapshots.push_back(report);
         // It leaves at once and says all that one ACK of the present state would.
         self.settle();
+    }
+
+    /// Tells of the newest segment in the newest snapshot too, if both fit it.
+    fn join(&mut self, rcv_nxt: Offset, ranges: &RangeSet) -> bool {
+        if !self.is_sack_enabled || self.at_edge <= SINGLE_REPORTS {
+            return false;
+        }
+        let newest = self.recent.iter().next();
+        let Some(block) = newest.and_then(|at| ranges.range_containing(at)) else {
+            return false;
+        };
+        let Some(last) = self.snapshots.back_mut() else {
+            return false;
+        };
+        if last.rcv_nxt != rcv_nxt || last.has_dsack {
+            return false;
+        }
+        let is_swallowed =
+            |other: &Range<Offset>| block.start <= other.start && other.end <= block.end;
+        if let Some((first, others)) = last.sack.as_mut_slice().split_first_mut()
+            && is_swallowed(first)
+        {
+            if !others.iter().any(is_swallowed) {
+                *first = block;
+                return true;
+            }
+        } else if self.news >= SURE_BLOCKS {
+            return false;
+        } else {
+            self.news += 1;
+        }
+        let mut report = self.report(rcv_nxt, None, ranges);
+        report.is_queued = true;
+        if let Some(last) = self.snapshots.back_mut() {
+            *last = report;
+        }
+        true
     }
 
     /// Whether an ACK has to leave now.
@@ -388,6 +456,14 @@ impl RecentBlocks {
 
     /// Puts `at`, a position in `block`, first; forgets positions below `rcv_nxt` and others in `block`.
     fn touch(&mut self, at: Offset, block: &Range<Offset>, rcv_nxt: Offset) {
+        // Most arrivals extend the block that was the newest before.
+        if let [newest, others @ ..] = self.at.get_mut(..self.len).unwrap_or_default()
+            && block.contains(newest)
+            && !others.iter().any(|other| block.contains(other))
+        {
+            *newest = at;
+            return;
+        }
         let old = std::mem::take(self);
         let kept = old
             .iter()

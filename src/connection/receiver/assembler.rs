@@ -35,7 +35,7 @@ const PAGE: usize = 4_096;
 pub(super) struct Assembler {
     /// Sequence numbers held; a FIN takes one like a byte.
     ranges: RangeSet,
-    /// Page `n` holds the positions from `n * PAGE`.
+    /// Page `n` holds the positions from `n * PAGE`, up to the highest one that has arrived.
     pages: BTreeMap<u64, Vec<u8>>,
     is_discarding: bool,
 }
@@ -75,7 +75,8 @@ impl Assembler {
 
     /// Returns the first contiguous part of `range` that is held.
     pub(super) fn first_held_in(&self, range: &Range<Offset>) -> Option<Range<Offset>> {
-        if self.ranges.is_empty() || range.is_empty() {
+        // What is new mostly lies above all that is held.
+        if range.is_empty() || self.end().is_none_or(|end| end <= range.start) {
             return None;
         }
         let start = match self.ranges.gaps_in(range.clone()).next() {
@@ -100,14 +101,19 @@ impl Assembler {
     ) -> Insertion {
         let data_end = start + payload.len() as u64;
         let end = data_end + u64::from(fin);
+        if let Some(held) = self.end()
+            && held <= start
+            && start < end
+        {
+            return self.append(start..end, payload, held == start, budget);
+        }
         let new = end.saturating_since(start) - self.ranges.covered_in(start..end);
         if new == 0 {
             return Insertion::Stored(0);
         }
         let touches_a_range = self.ranges.covered_in(start.saturating_back(1)..end + 1) > 0;
         let count = self.ranges.len() + usize::from(!touches_a_range);
-        let charge = self.ranges.bytes() + new + (count * RANGE_OVERHEAD) as u64;
-        if count > MAX_RANGES || charge > budget {
+        if !self.has_room(new, count, budget) {
             return Insertion::Dropped;
         }
         if !self.is_discarding {
@@ -120,6 +126,37 @@ impl Assembler {
         }
         self.ranges.insert(start..end);
         Insertion::Stored(new)
+    }
+
+    /// Holds what lies above all that is held, as nearly all does that arrives behind a gap.
+    fn append(
+        &mut self,
+        range: Range<Offset>,
+        payload: &[u8],
+        is_adjacent: bool,
+        budget: u64,
+    ) -> Insertion {
+        let new = range.end.saturating_since(range.start);
+        let count = self.ranges.len() + usize::from(!is_adjacent);
+        if !self.has_room(new, count, budget) {
+            return Insertion::Dropped;
+        }
+        if !self.is_discarding {
+            write(&mut self.pages, range.start, payload);
+        }
+        self.ranges.insert(range);
+        Insertion::Stored(new)
+    }
+
+    /// Says whether `new` sequence numbers more, in `count` ranges then, exceed no limit.
+    fn has_room(&self, new: u64, count: usize, budget: u64) -> bool {
+        let charge = self.ranges.bytes() + new + (count * RANGE_OVERHEAD) as u64;
+        count <= MAX_RANGES && charge <= budget
+    }
+
+    /// Where the last range ends.
+    fn end(&self) -> Option<Offset> {
+        self.ranges.last().map(|range| range.end)
     }
 
     /// Moves the first range's bytes below `limit` to `queue`. Returns where they end and how many
@@ -209,8 +246,18 @@ fn write(pages: &mut BTreeMap<u64, Vec<u8>>, start: Offset, bytes: &[u8]) {
         let within = distance(at, Offset::new(number * PAGE as u64));
         // `within` is a remainder modulo PAGE, so that the part is not empty and fits the page.
         let (part, left) = rest.split_at(rest.len().min(PAGE - within));
-        let page = pages.entry(number).or_insert_with(|| vec![0; PAGE]);
-        page[within..within + part.len()].copy_from_slice(part);
+        let page = pages
+            .entry(number)
+            .or_insert_with(|| Vec::with_capacity(PAGE));
+        if page.len() <= within {
+            // A page fills from below: only what is skipped has to be written twice.
+            page.resize(within, 0);
+            page.extend_from_slice(part);
+        } else {
+            let end = within + part.len();
+            page.resize(page.len().max(end), 0);
+            page[within..end].copy_from_slice(part);
+        }
         at += part.len() as u64;
         rest = left;
     }

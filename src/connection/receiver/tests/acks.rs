@@ -1,6 +1,7 @@
 //! When an ACK leaves and what it reports.
 
 use super::*;
+use crate::connection::range_set::RangeSet;
 
 #[test]
 fn full_segments_are_acknowledged_at_once_at_the_start() {
@@ -280,14 +281,108 @@ fn a_snapshot_covers_what_was_due_before_it() {
 
 #[test]
 fn a_full_queue_drops_the_oldest_acks() {
-    let mut test = ReceiverTest::at(1_001);
+    let mut test = ReceiverTest::at(4_001);
     for n in 0..300 {
-        test.segment(2_001 + n * 10, 10);
+        assert!(test.segment(1 + n * 10, 10).is_duplicate);
     }
     assert_eq!(test.receiver.pending_acks(), 256);
     // The first 44 are gone.
     for n in 44..300 {
-        test.expect_ack(1_001, &[(2_001, 2_011 + n * 10)]);
+        test.expect_dsack(4_001, &[(1 + n * 10, 11 + n * 10)]);
+    }
+}
+
+#[test]
+fn behind_a_gap_a_batch_is_reported_by_one_ack_once_three_have_told_of_it() {
+    let mut test = ReceiverTest::at(1_001);
+    for n in 0..5 {
+        test.segment(2_001 + n * MSS, MSS);
+    }
+    test.expect_ack(1_001, &[(2_001, 3_001)]);
+    test.expect_ack(1_001, &[(2_001, 4_001)]);
+    test.expect_ack(1_001, &[(2_001, 7_001)]);
+    test.expect_no_ack();
+    test.segment(7_001, MSS);
+    test.segment(8_001, MSS);
+    test.expect_ack(1_001, &[(2_001, 9_001)]);
+    test.expect_no_ack();
+    // The next gap is counted from its beginning.
+    test.segment(1_001, 500);
+    test.expect_ack(1_501, &[(2_001, 9_001)]);
+    for n in 0..4 {
+        test.segment(9_001 + n * MSS, MSS);
+    }
+    for end in [10_001, 11_001, 13_001] {
+        test.expect_ack(1_501, &[(2_001, end)]);
+    }
+    test.expect_no_ack();
+    test.segment(1_501, 500);
+    test.expect_ack(13_001, &[]);
+    test.expect_read(12_000);
+}
+
+#[test]
+fn one_ack_reports_no_more_new_blocks_than_it_has_room_for() {
+    let mut test = ReceiverTest::at(1_001);
+    for n in 1..=7_u64 {
+        test.segment(1_001 + n * 2_000, MSS);
+    }
+    let block = |n: u64| (1_001 + n * 2_000, 2_001 + n * 2_000);
+    test.expect_ack(1_001, &[block(1)]);
+    test.expect_ack(1_001, &[block(2), block(1)]);
+    // Beside timestamps there is room for three.
+    test.expect_ack(1_001, &[block(5), block(4), block(3), block(2)]);
+    test.expect_ack(1_001, &[block(7), block(6), block(5), block(4)]);
+    test.expect_no_ack();
+}
+
+#[test]
+fn without_sack_every_segment_behind_a_gap_has_its_ack() {
+    let mut test = ReceiverTest::at(1_001);
+    test.receiver.negotiate(5, false);
+    for n in 0..10 {
+        test.segment(2_001 + n * MSS, MSS);
+    }
+    for _ in 0..10 {
+        test.expect_ack(1_001, &[]);
+    }
+    test.expect_no_ack();
+}
+
+proptest! {
+    /// However arrivals and departures mix, a sender that gets every ACK knows of all that is held.
+    #[test]
+    fn what_is_held_has_been_reported(
+        arrivals in prop::collection::vec((1_u64..60, any::<bool>()), 1..120),
+    ) {
+        let mut test = ReceiverTest::at(1_001);
+        let mut known = RangeSet::new();
+        let mut drain = |test: &mut ReceiverTest| {
+            while test.receiver.queued_reports() > 0 {
+                let report = test.receiver.next_ack();
+                for block in report.sack.as_slice().iter().take(3) {
+                    known.insert(block.clone());
+                }
+                test.receiver.on_ack_sent();
+            }
+        };
+        for (slot, is_end_of_batch) in arrivals {
+            test.segment(1_001 + slot * 100, 100);
+            if is_end_of_batch {
+                drain(&mut test);
+            }
+        }
+        drain(&mut test);
+        let held: Vec<_> = test.receiver.assembler.ranges().iter().collect();
+        for range in held {
+            let len = range.end.saturating_since(range.start);
+            prop_assert_eq!(known.covered_in(range), len);
+        }
+        // What is owed besides is not of interest here.
+        while test.receiver.pending_acks() > 0 {
+            test.receiver.next_ack();
+            test.receiver.on_ack_sent();
+        }
     }
 }
 
