@@ -479,6 +479,8 @@ impl ConfigBuilder {
     }
 
     /// Sets the length of TIME-WAIT, 0 to 4 minutes (RFC 9293 §3.4.2). Default: 60 s.
+    /// It ends early for a newer connection with the same ports, told apart by timestamps (RFC 6191); without them, the
+    /// side that connects and closes first has 32,768 ports per peer port for as long as it lasts.
     pub fn time_wait(mut self, length: Duration) -> Self {
         self.config.time_wait = length;
         self

@@ -21,6 +21,9 @@ impl Endpoint {
     /// Opens a connection to virtual port `port` at `remote`, from a port drawn per RFC 6056. `None` takes
     /// the endpoint's configuration.
     ///
+    /// A port whose last connection to that peer is in TIME-WAIT here may be drawn again once timestamps tell
+    /// the two apart ([`TimeWaitTable::may_be_reopened`](super::time_wait::TimeWaitTable::may_be_reopened)).
+    ///
     /// # Errors
     ///
     /// [`EndpointError`] if the address cannot be reached, a limit is reached or the endpoint is closed.
@@ -32,6 +35,7 @@ impl Endpoint {
         config: Option<Config>,
     ) -> Result<ConnectionId, EndpointError> {
         let remote = self.reachable(remote, port)?;
+        self.check_room()?;
         self.time_wait.expire(now);
         let towards = Key::new(remote, port, 0);
         let local_port = self
@@ -42,21 +46,22 @@ impl Endpoint {
                     ..towards
                 };
                 !self.demux.contains(&key)
-                    && !self.time_wait.contains(&key)
+                    && self.time_wait.may_be_reopened(now, &key)
                     && !self.listeners.contains_key(&local_port)
             })
             .ok_or(EndpointError::PortsExhausted(remote))?;
+        let key = Key {
+            local_port,
+            ..towards
+        };
         let opening = Opening {
-            key: Key {
-                local_port,
-                ..towards
-            },
+            key,
             remote,
             local_ip: None,
             config: self.config_or(config),
-            after: None,
+            after: self.time_wait.remove(&key),
         };
-        self.open(now, opening, Origin::Connect)
+        Ok(self.open(now, opening, Origin::Connect))
     }
 
     /// Opens a connection to a peer that does the same, both from and to virtual port `port`; exactly one
@@ -79,20 +84,16 @@ impl Endpoint {
         if self.demux.contains(&key) {
             return Err(EndpointError::PortInUse(port));
         }
+        self.check_room()?;
         self.time_wait.expire(now);
-        let after = self.time_wait.remove(&key);
-        let config = self.config_or(config);
-        self.open(
-            now,
-            Opening {
-                key,
-                remote,
-                local_ip: None,
-                config,
-                after,
-            },
-            Origin::Rendezvous,
-        )
+        let opening = Opening {
+            key,
+            remote,
+            local_ip: None,
+            config: self.config_or(config),
+            after: self.time_wait.remove(&key),
+        };
+        Ok(self.open(now, opening, Origin::Rendezvous))
     }
 
     /// Replaces the UDP address of a live connection's peer. The caller has made sure that the peer is
@@ -186,12 +187,8 @@ impl Endpoint {
         index
     }
 
-    fn open(
-        &mut self,
-        now: Timestamp,
-        opening: Opening,
-        origin: Origin,
-    ) -> Result<ConnectionId, EndpointError> {
+    /// Fails if the endpoint has no room for another connection.
+    fn check_room(&self) -> Result<(), EndpointError> {
         if self.slots.len() >= self.config.max_connections {
             return Err(EndpointError::TooManyConnections(
                 self.config.max_connections,
@@ -200,13 +197,18 @@ impl Endpoint {
         if self.is_short_of_memory() {
             return Err(EndpointError::MemoryExhausted(self.config.max_memory));
         }
+        Ok(())
+    }
+
+    /// Opens a connection for which there is room.
+    fn open(&mut self, now: Timestamp, opening: Opening, origin: Origin) -> ConnectionId {
         let params = self.open_params(now, &opening.key, opening.after);
         let connection = Connection::connect(now, Arc::clone(&opening.config), &params);
         let index = self.install(opening, connection, origin, Handle::Held);
         self.stats.connections_opened += 1;
         let id = self.slots[index].id(index);
         self.after_input(now, index);
-        Ok(id)
+        id
     }
 
     pub(super) fn is_short_of_memory(&self) -> bool {

@@ -12,6 +12,9 @@ use crate::connection::TimeWaitRecord;
 use crate::timestamp::Timestamp;
 use crate::wire::{Flags, Header, Integrity, Options, Segment, SeqNumber, Timestamps};
 
+/// Our timestamp is certain to be larger after this time: one tick of its clock, and part of another.
+const TIMESTAMP_TICK: Duration = Duration::from_millis(2);
+
 /// TIME-WAIT records by key and by time of expiry.
 ///
 /// Invariants:
@@ -67,8 +70,27 @@ impl TimeWaitTable {
         self.records.len()
     }
 
+    #[cfg(test)]
     pub(super) fn contains(&self, key: &Key) -> bool {
         self.records.contains_key(key)
+    }
+
+    /// Whether this side may open a connection with this key: there is no record of an earlier one, or both
+    /// sides can tell their segments apart. The new one must then begin after what
+    /// [`remove`](Self::remove) returns.
+    ///
+    /// RFC 6191 §2 lets the peer take such a SYN in TIME-WAIT because its timestamp is larger than any that it
+    /// has seen; this is the same rule for the record on our own side. Old segments of ours fail the peer's PAWS
+    /// test, since our timestamp has moved on since the last that mattered; old segments of the peer fail ours,
+    /// since its clock goes on too. A peer that still waits for the last ACK resets its old connection when it
+    /// meets our SYN (RFC 9293 §3.5.1, Figure 8).
+    pub(super) fn may_be_reopened(&self, now: Timestamp, key: &Key) -> bool {
+        let Some(entry) = self.records.get(key) else {
+            return true;
+        };
+        // The wait began with the latest segment that could matter: the ACK of the peer's FIN.
+        let remaining = entry.record.expires.saturating_since(now);
+        entry.record.ts_recent.is_some() && remaining.saturating_add(TIMESTAMP_TICK) <= entry.length
     }
 
     /// Returns when the first record expires.

@@ -2,6 +2,7 @@
 
 mod admission;
 mod lifecycle;
+mod reuse;
 mod strangers;
 
 use std::collections::VecDeque;
