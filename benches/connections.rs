@@ -1,0 +1,298 @@
+//! Many connections through one endpoint per side: how fast they come and go, what an idle one holds, and how a
+//! thousand busy ones share.
+//!
+//! Run with `cargo bench --manifest-path benches/Cargo.toml --bench connections [-- rate|idle|active|soak]...`; without a
+//! name, all but `soak`. Both sides are in one process, on a runtime of two workers.
+//!
+//! - `rate`: connect, one byte each way, drop; one after another and 64 at a time, beside kernel TCP in turns.
+//!   `SECONDS` per repetition (default 2), `REPETITIONS` (default 5).
+//! - `soak`: the same, 64 at a time, over UDP alone, `SECONDS` long (default 60): do the ports suffice?
+//! - `idle`: bytes in the allocator per connection and side after a byte each way, and the CPU time of five idle
+//!   seconds. `CONNECTIONS` (default 10,000).
+//! - `active`: goodput of one connection, and of `CONNECTIONS` at once (default 1,000) with the slowest beside the mean.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
+use std::alloc::System;
+use std::env;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use reliable_udp::{Config, Endpoint, ReliableUdpListener, ReliableUdpSocket};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+fn main() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let names: Vec<String> = env::args()
+        .skip(1)
+        .filter(|name| !name.starts_with('-'))
+        .collect();
+    let is_wanted = |name: &str| names.iter().any(|wanted| wanted == name);
+    if names.is_empty() || is_wanted("rate") {
+        rate(&runtime)?;
+    }
+    if names.is_empty() || is_wanted("idle") {
+        runtime.block_on(idle())?;
+    }
+    if names.is_empty() || is_wanted("active") {
+        runtime.block_on(active())?;
+    }
+    if is_wanted("soak") {
+        let length = Duration::from_secs(setting("SECONDS", 60));
+        let run = runtime.block_on(churn_udp(64, length))?;
+        println!("soak: {:.0} connections/s for {length:?}", run);
+    }
+    Ok(())
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
+}
+
+fn rate(runtime: &Runtime) -> io::Result<()> {
+    let length = Duration::from_secs(setting("SECONDS", 2));
+    for at_a_time in [1, 64] {
+        let (mut ours, mut kernel) = (Vec::new(), Vec::new());
+        for _ in 0..setting("REPETITIONS", 5) {
+            ours.push(runtime.block_on(churn_udp(at_a_time, length))?);
+            kernel.push(runtime.block_on(churn_tcp(at_a_time, length))?);
+        }
+        let (ours, kernel) = (median(&mut ours), median(&mut kernel));
+        println!(
+            "{at_a_time} at a time: reliable-udp {ours:.0}/s, kernel TCP {kernel:.0}/s, ratio {:.2}",
+            ours / kernel
+        );
+    }
+    Ok(())
+}
+
+fn median(runs: &mut [f64]) -> f64 {
+    runs.sort_by(f64::total_cmp);
+    runs[runs.len() / 2]
+}
+
+/// Two endpoints on loopback, the second of which listens.
+async fn endpoints(config: &Config) -> io::Result<(Endpoint, Endpoint, ReliableUdpListener)> {
+    let client = Endpoint::bind("127.0.0.1:0", config.clone()).await?;
+    let server = Endpoint::bind("127.0.0.1:0", config.clone()).await?;
+    let listener = server.listen(1)?;
+    Ok((client, server, listener))
+}
+
+/// One byte there and one back; the caller is the one who connected, and closes first.
+async fn visit(mut socket: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    let mut byte = [7];
+    socket.write_all(&byte).await?;
+    socket.read_exact(&mut byte).await?;
+    Ok(())
+}
+
+async fn host(mut socket: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    let mut byte = [0];
+    socket.read_exact(&mut byte).await?;
+    socket.write_all(&byte).await?;
+    // The end of the stream, so that the other side is the one that closes first.
+    socket.read(&mut byte).await?;
+    Ok(())
+}
+
+async fn churn_udp(at_a_time: usize, length: Duration) -> io::Result<f64> {
+    let (client, server, listener) = endpoints(&Config::default()).await?;
+    let addr = server.local_addr()?;
+    let hosting = tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(host(socket));
+        }
+    });
+    let connect = move || {
+        let client = client.clone();
+        async move { client.connect(addr).await }
+    };
+    let rate = churn(at_a_time, length, connect).await;
+    if env::var_os("VERBOSE").is_some() {
+        println!("{:?}", server.stats());
+    }
+    hosting.abort();
+    rate
+}
+
+async fn churn_tcp(at_a_time: usize, length: Duration) -> io::Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    let hosting = tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let _ = socket.set_nodelay(true);
+            tokio::spawn(host(socket));
+        }
+    });
+    let rate = churn(at_a_time, length, move || connect_tcp(addr)).await;
+    hosting.abort();
+    rate
+}
+
+async fn connect_tcp(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(addr).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+/// Makes connections for `length`; returns how many a second.
+async fn churn<S, F>(
+    at_a_time: usize,
+    length: Duration,
+    connect: impl Fn() -> F + Clone + Send + Sync + 'static,
+) -> io::Result<f64>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    F: Future<Output = io::Result<S>> + Send,
+{
+    let visits = Arc::new(AtomicU64::new(0));
+    let started = Instant::now();
+    let mut visitors = JoinSet::new();
+    for _ in 0..at_a_time {
+        let (visits, connect) = (Arc::clone(&visits), connect.clone());
+        visitors.spawn(async move {
+            while started.elapsed() < length {
+                visit(connect().await?).await?;
+                visits.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, io::Error>(())
+        });
+    }
+    while let Some(visitor) = visitors.join_next().await {
+        visitor??;
+    }
+    Ok(visits.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64())
+}
+
+/// Makes `count` connections; the accepted sides stand in the same order.
+async fn connections(
+    client: &Endpoint,
+    listener: &ReliableUdpListener,
+    addr: SocketAddr,
+    count: usize,
+) -> io::Result<Vec<(ReliableUdpSocket, ReliableUdpSocket)>> {
+    let mut pairs = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (one, other) = tokio::join!(client.connect(addr), listener.accept());
+        pairs.push((one?, other?.0));
+    }
+    Ok(pairs)
+}
+
+async fn idle() -> io::Result<()> {
+    let count = usize::try_from(setting("CONNECTIONS", 10_000)).unwrap_or(usize::MAX);
+    let config = Config::builder().max_connections(count + 1).build()?;
+    let (client, server, listener) = endpoints(&config).await?;
+    let addr = server.local_addr()?;
+    // What both endpoints hold for any connection at all is not counted.
+    let first = connections(&client, &listener, addr, 1).await?;
+    let before = in_use();
+    let mut pairs = connections(&client, &listener, addr, count - 1).await?;
+    for (one, other) in &mut pairs {
+        let mut byte = [1];
+        one.write_all(&byte).await?;
+        other.read_exact(&mut byte).await?;
+        other.write_all(&byte).await?;
+        one.read_exact(&mut byte).await?;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = in_use().saturating_sub(before);
+    println!(
+        "idle: {} bytes per connection and side, {} connections",
+        held / 2 / (count - 1),
+        count
+    );
+    let (cpu, started) = (cpu_time()?, Instant::now());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let share = (cpu_time()? - cpu).as_secs_f64() / started.elapsed().as_secs_f64();
+    println!("idle: {:.3} % CPU", 100.0 * share);
+    drop((first, pairs));
+    Ok(())
+}
+
+/// Bytes in the allocator.
+fn in_use() -> usize {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+async fn active() -> io::Result<()> {
+    let count = usize::try_from(setting("CONNECTIONS", 1_000)).unwrap_or(usize::MAX);
+    let length = Duration::from_secs(setting("SECONDS", 5));
+    let alone = transfer(1, length).await?;
+    let mut all = transfer(count, length).await?;
+    let (one, sum) = (alone.iter().sum::<f64>(), all.iter().sum::<f64>());
+    let mean = sum / count as f64;
+    all.sort_by(f64::total_cmp);
+    println!(
+        "active: 1 connection {one:.2} Gbit/s, {count} connections {sum:.2} Gbit/s (ratio {:.2}), slowest {:.2} of the mean, \
+         median {:.2}, fastest {:.2}",
+        sum / one,
+        all[0] / mean,
+        all[count / 2] / mean,
+        all[count - 1] / mean,
+    );
+    Ok(())
+}
+
+/// Goodput of each of `count` connections, in Gbit/s, all sending for `length` to the side that accepted them.
+async fn transfer(count: usize, length: Duration) -> io::Result<Vec<f64>> {
+    let (client, server, listener) = endpoints(&Config::default()).await?;
+    let pairs = connections(&client, &listener, server.local_addr()?, count).await?;
+    let (mut writers, mut readers) = (JoinSet::new(), JoinSet::new());
+    let started = Instant::now();
+    for (mut one, mut other) in pairs {
+        writers.spawn(async move {
+            let piece = vec![7; 64 * 1024];
+            while one.write_all(&piece).await.is_ok() {}
+        });
+        readers.spawn(async move {
+            let mut piece = vec![0; 64 * 1024];
+            let mut received = 0_u64;
+            let until = tokio::time::Instant::now() + length;
+            while let Ok(read) = tokio::time::timeout_at(until, other.read(&mut piece)).await {
+                match read? {
+                    0 => break,
+                    len => received += len as u64,
+                }
+            }
+            Ok::<_, io::Error>((received, other))
+        });
+    }
+    let mut goodputs = Vec::new();
+    let mut open = Vec::new();
+    while let Some(reader) = readers.join_next().await {
+        let (received, other) = reader??;
+        goodputs.push(received as f64 * 8.0 / started.elapsed().as_secs_f64() / 1e9);
+        open.push(other);
+    }
+    writers.abort_all();
+    Ok(goodputs)
+}
+
+/// User and system time of this process so far.
+fn cpu_time() -> io::Result<Duration> {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)?;
+    let micros = |time: nix::sys::time::TimeVal| {
+        Duration::new(time.tv_sec().unsigned_abs(), 0)
+            + Duration::from_micros(time.tv_usec().unsigned_abs())
+    };
+    Ok(micros(usage.user_time()) + micros(usage.system_time()))
+}
