@@ -24,6 +24,9 @@ use crate::wire::{
 /// Runs of fewer payload bytes are copied into the buffer: that costs less than to refer to them.
 const GATHER_FROM: usize = 8 * 1024;
 
+/// What a connection may have in its send buffer to count as terse, in bytes.
+const TERSE: u64 = 256;
+
 /// Things to send that no part of the connection owns.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -122,6 +125,12 @@ impl Connection {
                     || (self.state != State::TimeWait && self.sender.has_unsent())
             }
         }
+    }
+
+    /// Says whether no more than a few bytes are in the send buffer, so that whatever
+    /// [`poll_transmit`](Self::poll_transmit) has to send is short.
+    pub fn is_terse(&self) -> bool {
+        (self.sender.data_end()).saturating_since(self.sender.snd_una()) <= TERSE
     }
 
     /// There is nothing to send now: notes what holds the connection back from here on.

@@ -1,5 +1,8 @@
 //! Departing datagrams: answers that need no connection first, then one turn for each connection that has
 //! something to send.
+//!
+//! Short runs for one address share a send, whatever connections they belong to: with many connections
+//! between two endpoints it is the system calls that cost, and the system takes any datagrams of one size.
 
 use bytes::Bytes;
 
@@ -7,6 +10,74 @@ use super::slot::Handle;
 use super::{Departure, Endpoint};
 use crate::tap::Direction;
 use crate::timestamp::Timestamp;
+
+/// The largest datagram there is, and so room for whatever a connection sends in one run of one segment.
+const LARGEST_DATAGRAM: usize = 65_535;
+
+/// A run that did not fit the send for which it was made, and waits for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Overhang {
+    departure: Option<Departure>,
+    /// Where runs are written before they join a send; empty until needed.
+    bytes: Vec<u8>,
+}
+
+impl Overhang {
+    /// Moves the run into `buf`, as much of it as one send takes now.
+    fn take(&mut self, max_segments: usize, buf: &mut [u8]) -> Option<Departure> {
+        let whole = self.departure.take()?;
+        let segments = whole.segments.min(max_segments.max(1));
+        let len = whole.len.min(segments * whole.segment_size);
+        let run = self.bytes.get(..len)?;
+        buf.get_mut(..len)?.copy_from_slice(run);
+        if segments < whole.segments {
+            self.bytes.copy_within(len..whole.len, 0);
+            self.departure = Some(Departure {
+                len: whole.len - len,
+                segments: whole.segments - segments,
+                ..whole
+            });
+        }
+        Some(Departure {
+            len,
+            segments,
+            ..whole
+        })
+    }
+}
+
+/// Who may have the next turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Anybody,
+    /// Only those with a few bytes to send, which are cheap to copy.
+    Terse,
+}
+
+impl Departure {
+    /// Adds a run behind this one if both can leave in one send; says whether it did.
+    fn append(&mut self, next: &Self, run: &[u8], max_segments: usize, buf: &mut [u8]) -> bool {
+        let is_alike = (next.remote, next.local_ip, next.ecn)
+            == (self.remote, self.local_ip, self.ecn)
+            && (next.segment_size == self.segment_size
+                || (next.segment_size < self.segment_size && next.segments == 1))
+            && self.segments + next.segments <= max_segments;
+        let Some(place) = buf.get_mut(self.len..self.len + next.len) else {
+            return false;
+        };
+        if is_alike {
+            place.copy_from_slice(run);
+            self.len += next.len;
+            self.segments += next.segments;
+        }
+        is_alike
+    }
+
+    /// Whether another segment may stand behind the last one.
+    fn is_open(&self, max_segments: usize) -> bool {
+        self.segments < max_segments && self.len == self.segments * self.segment_size
+    }
+}
 
 impl Endpoint {
     /// Writes the next datagrams into `buf`, which holds at least one datagram of the configured size and
@@ -47,10 +118,13 @@ impl Endpoint {
         buf: &mut [u8],
         pieces: Option<&mut Vec<Bytes>>,
     ) -> Option<Departure> {
-        let departure = match self.poll_answer(buf) {
-            Some(answer) => answer,
-            None => self.poll_connections(now, max_segments, buf, pieces)?,
+        let mut departure = match self.overhang.take(max_segments, buf) {
+            Some(departure) => departure,
+            None => self.next_run(now, max_segments, buf, Turn::Anybody, pieces)?,
         };
+        if departure.header_len.is_none() {
+            self.extend(now, max_segments, buf, &mut departure);
+        }
         self.stats.datagrams_sent += departure.segments as u64;
         self.stats.bytes_sent += departure.len as u64;
         self.show(
@@ -63,10 +137,50 @@ impl Endpoint {
         Some(departure)
     }
 
+    /// Lets short runs share the send.
+    fn extend(
+        &mut self,
+        now: Timestamp,
+        max_segments: usize,
+        buf: &mut [u8],
+        departure: &mut Departure,
+    ) {
+        while departure.is_open(max_segments)
+            && self.overhang.departure.is_none()
+            && self.has_transmit()
+        {
+            let mut run = std::mem::take(&mut self.overhang.bytes);
+            run.resize(LARGEST_DATAGRAM, 0);
+            let left = max_segments - departure.segments;
+            let next = self.next_run(now, left, &mut run, Turn::Terse, None);
+            let has_joined = next.is_some_and(|next| {
+                let bytes = run.get(..next.len).unwrap_or_default();
+                departure.append(&next, bytes, max_segments, buf)
+            });
+            self.overhang.bytes = run;
+            if !has_joined {
+                self.overhang.departure = next;
+                return;
+            }
+        }
+    }
+
+    fn next_run(
+        &mut self,
+        now: Timestamp,
+        max_segments: usize,
+        buf: &mut [u8],
+        turn: Turn,
+        pieces: Option<&mut Vec<Bytes>>,
+    ) -> Option<Departure> {
+        self.poll_answer(buf)
+            .or_else(|| self.poll_connections(now, max_segments, buf, turn, pieces))
+    }
+
     /// Returns whether [`poll_transmit`](Self::poll_transmit) may have something to send; if not, it would
     /// return `None`.
     pub fn has_transmit(&self) -> bool {
-        !self.outbox.is_empty() || !self.ready.is_empty()
+        self.overhang.departure.is_some() || !self.outbox.is_empty() || !self.ready.is_empty()
     }
 
     fn poll_answer(&mut self, buf: &mut [u8]) -> Option<Departure> {
@@ -92,17 +206,20 @@ impl Endpoint {
         now: Timestamp,
         max_segments: usize,
         buf: &mut [u8],
+        turn: Turn,
         mut pieces: Option<&mut Vec<Bytes>>,
     ) -> Option<Departure> {
-        while let Some(id) = self.ready.pop() {
+        while let Some(id) = self.ready.front() {
             let index = id.slot();
-            let Some(slot) = self
-                .slots
-                .get_mut(index)
-                .filter(|slot| slot.id(index) == id)
-            else {
+            let slot = self.slots.get_mut(index);
+            let Some(slot) = slot.filter(|slot| slot.id(index) == id) else {
+                self.ready.pop();
                 continue;
             };
+            if turn == Turn::Terse && !slot.connection.is_terse() {
+                return None;
+            }
+            self.ready.pop();
             let connection = &mut slot.connection;
             let transmit = match &mut pieces {
                 Some(pieces) => connection.poll_transmit_gathered(now, max_segments, buf, pieces),

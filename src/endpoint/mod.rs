@@ -52,6 +52,7 @@ pub use self::secrets::Secrets;
 pub use self::slot::ConnectionId;
 
 use self::demux::{Demux, Key, KeyedHash};
+use self::egress::Overhang;
 use self::listen::Listener;
 use self::secrets::PortSelector;
 use self::slot::{Handle, Origin, Slot};
@@ -148,6 +149,7 @@ pub struct Endpoint {
     expired: Vec<usize>,
     ready: ReadyQueue,
     outbox: Outbox,
+    overhang: Overhang,
     resets: RateLimit,
     events: VecDeque<EndpointEvent>,
     tap: Option<Box<dyn Tap>>,
@@ -177,6 +179,7 @@ impl Endpoint {
             expired: Vec::new(),
             ready: ReadyQueue::default(),
             outbox: Outbox::default(),
+            overhang: Overhang::default(),
             events: VecDeque::new(),
             tap: None,
             memory: 0,

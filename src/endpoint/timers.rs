@@ -158,6 +158,11 @@ impl ReadyQueue {
         self.turns.push_back(id);
     }
 
+    /// Returns whose turn is next.
+    pub(super) fn front(&self) -> Option<ConnectionId> {
+        self.turns.front().copied()
+    }
+
     pub(super) fn pop(&mut self) -> Option<ConnectionId> {
         self.turns.pop_front()
     }

@@ -3,6 +3,7 @@
 mod admission;
 mod lifecycle;
 mod reuse;
+mod sharing;
 mod strangers;
 
 use std::collections::VecDeque;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Arrival, ConnectionId, Endpoint, EndpointEvent, EndpointLocal, Secrets};
+use super::{Arrival, ConnectionId, Departure, Endpoint, EndpointEvent, EndpointLocal, Secrets};
 use crate::config::Config;
 use crate::connection::{Connection, Event, ReadError, State, WriteError};
 use crate::timestamp::Timestamp;
