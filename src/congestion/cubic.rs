@@ -51,7 +51,7 @@ pub struct Cubic {
     is_paced: bool,
     in_recovery: bool,
     /// The state before the latest reduction, until it is taken back.
-    before_reduction: Option<Window>,
+    before_reduction: Option<Box<Window>>,
     /// Since when the application and not the window has been the limit.
     limited_since: Option<Timestamp>,
     /// Since when nothing has been in flight, until something is sent.
@@ -308,7 +308,7 @@ impl CongestionController for Cubic {
             return;
         }
         self.in_recovery = true;
-        self.before_reduction = Some(self.window);
+        self.before_reduction = Some(Box::new(self.window));
         // RFC 5681 §3.2 step 2: what limited transmit (RFC 3042) sent beyond cwnd does not count.
         let flight_size = event.flight_size.min(self.window.cwnd);
         let is_gentle = event.by_ecn && self.window.cwnd >= self.window.ssthresh;
@@ -335,7 +335,7 @@ impl CongestionController for Cubic {
     fn on_timeout(&mut self, event: &TimedOut) {
         // RFC 5681 §3.1: ssthresh keeps its value when the same segment times out again.
         if event.consecutive <= 1 {
-            self.before_reduction = Some(self.window);
+            self.before_reduction = Some(Box::new(self.window));
             let ssthresh = self.window.ssthresh;
             self.reduce(event.flight_size, BETA);
             if self.in_recovery {
@@ -367,7 +367,7 @@ impl CongestionController for Cubic {
                 before.cwnd = self.window.cwnd.max(cwnd);
                 before.credit = 0.0;
             }
-            self.window = before;
+            self.window = *before;
         }
     }
 

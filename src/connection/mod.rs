@@ -145,7 +145,7 @@ pub struct Connection {
     /// The peer's initial sequence number; meaningful once its SYN arrived.
     irs: SeqNumber,
     state: State,
-    handshake: Option<Handshake>,
+    handshake: Option<Box<Handshake>>,
     /// Set until the peer is heard after the handshake, on the side that connected.
     confirmation: Option<Confirmation>,
     negotiated: Option<Negotiated>,
@@ -246,7 +246,7 @@ impl Connection {
             config,
             params,
             State::SynSent,
-            Some(Handshake::new(now, false)),
+            Some(Box::new(Handshake::new(now, false))),
         )
     }
 
@@ -257,7 +257,7 @@ impl Connection {
         params: &OpenParams,
         syn: &Segment<'_>,
     ) -> Self {
-        let handshake = Handshake::new(now, true);
+        let handshake = Box::new(Handshake::new(now, true));
         let mut connection = Self::new(now, config, params, State::SynReceived, Some(handshake));
         connection.take_syn(now, syn);
         connection
@@ -272,7 +272,7 @@ impl Connection {
         negotiated: &Negotiated,
         ack: &Segment<'_>,
     ) -> Self {
-        let mut handshake = Handshake::new(now, true);
+        let mut handshake = Box::new(Handshake::new(now, true));
         handshake.is_due = false;
         handshake.negotiated = Some(*negotiated);
         handshake.offers = EcnOffers::remembered(negotiated.ecn);
@@ -287,7 +287,7 @@ impl Connection {
         config: Arc<Config>,
         params: &OpenParams,
         state: State,
-        handshake: Option<Handshake>,
+        handshake: Option<Box<Handshake>>,
     ) -> Self {
         Self {
             local_port: params.local_port,

@@ -60,7 +60,7 @@ pub(crate) fn open(
         addr: transport.local_addr()?,
     };
     let clock = Clock::start();
-    let config = fit(config, &*transport);
+    let config = fit(config.clone(), &*transport);
     let tap = config.tap.clone();
     let mut endpoint = Endpoint::new(clock.now(), config, draw_secrets()?, local);
     if let Some(factory) = tap {
@@ -71,8 +71,7 @@ pub(crate) fn open(
 }
 
 /// Clamps a configuration to what the transport can carry.
-pub(crate) fn fit(config: &Config, transport: &dyn DatagramTransport) -> Config {
-    let mut config = config.clone();
+pub(crate) fn fit(mut config: Config, transport: &dyn DatagramTransport) -> Config {
     config.datagram_size = config.datagram_size.min(transport.max_datagram_size());
     config
 }

@@ -93,7 +93,7 @@ impl Endpoint {
         if self.listeners.contains_key(&port) {
             return Err(EndpointError::PortInUse(port));
         }
-        let config = self.config_or(config);
+        let config = self.config_or(config.map(Arc::new));
         self.listeners.insert(port, Listener::new(config));
         Ok(())
     }

@@ -137,7 +137,8 @@ pub struct Endpoint {
     config: Arc<Config>,
     secrets: Secrets,
     local: EndpointLocal,
-    slots: Slab<Slot>,
+    /// Each in memory of its own: a table of them would take up to twice their size.
+    slots: Slab<Box<Slot>>,
     next_generation: u64,
     demux: Demux,
     listeners: BTreeMap<u16, Listener>,

@@ -32,7 +32,7 @@ impl Endpoint {
         now: Timestamp,
         remote: SocketAddr,
         port: u16,
-        config: Option<Config>,
+        config: impl Into<Option<Arc<Config>>>,
     ) -> Result<ConnectionId, EndpointError> {
         let remote = self.reachable(remote, port)?;
         self.check_room()?;
@@ -58,7 +58,7 @@ impl Endpoint {
             key,
             remote,
             local_ip: None,
-            config: self.config_or(config),
+            config: self.config_or(config.into()),
             after: self.time_wait.remove(&key),
         };
         Ok(self.open(now, opening, Origin::Connect))
@@ -77,7 +77,7 @@ impl Endpoint {
         now: Timestamp,
         remote: SocketAddr,
         port: u16,
-        config: Option<Config>,
+        config: impl Into<Option<Arc<Config>>>,
     ) -> Result<ConnectionId, EndpointError> {
         let remote = self.reachable(remote, port)?;
         let key = Key::new(remote, port, port);
@@ -90,7 +90,7 @@ impl Endpoint {
             key,
             remote,
             local_ip: None,
-            config: self.config_or(config),
+            config: self.config_or(config.into()),
             after: self.time_wait.remove(&key),
         };
         Ok(self.open(now, opening, Origin::Rendezvous))
@@ -130,8 +130,8 @@ impl Endpoint {
         Ok(())
     }
 
-    pub(super) fn config_or(&self, config: Option<Config>) -> Arc<Config> {
-        config.map_or_else(|| Arc::clone(&self.config), Arc::new)
+    pub(super) fn config_or(&self, config: Option<Arc<Config>>) -> Arc<Config> {
+        config.unwrap_or_else(|| Arc::clone(&self.config))
     }
 
     /// Returns the numbers that a connection begins with.
@@ -166,7 +166,7 @@ impl Endpoint {
         let generation = self.next_generation;
         self.next_generation += 1;
         let key = opening.key;
-        let index = self.slots.insert(Slot {
+        let index = self.slots.insert(Box::new(Slot {
             connection,
             generation,
             key,
@@ -182,7 +182,7 @@ impl Endpoint {
             memory: 0,
             is_live: false,
             events: EventSet::default(),
-        });
+        }));
         self.demux.insert(key, index);
         index
     }

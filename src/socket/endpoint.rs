@@ -41,6 +41,7 @@ use crate::{Config, ConnectionError, EndpointStats};
 #[derive(Clone)]
 pub struct Endpoint {
     handle: Handle,
+    /// As given, less what the transport cannot carry; all connections without one of their own share it.
     config: Arc<Config>,
 }
 
@@ -88,6 +89,7 @@ impl Endpoint {
         transport: Arc<dyn DatagramTransport>,
         config: Config,
     ) -> io::Result<Self> {
+        let config = driver::fit(config, &*transport);
         let handle = driver::start(transport, &config)?;
         Ok(Self {
             handle,
@@ -106,8 +108,8 @@ impl Endpoint {
         transport: Arc<dyn DatagramTransport>,
         config: Config,
     ) -> io::Result<(Self, impl Future<Output = ()> + Send + Unpin + use<>)> {
+        let config = Arc::new(driver::fit(config, &*transport));
         let (handle, driver) = driver::open(transport, &config)?;
-        let config = Arc::new(config);
         Ok((Self { handle, config }, driver))
     }
 
@@ -122,8 +124,7 @@ impl Endpoint {
     ///
     /// Dropping the future gives the attempt up; nothing else is lost.
     pub async fn connect<A: ToSocketAddrs>(&self, addr: A) -> io::Result<ReliableUdpSocket> {
-        self.connect_with(addr, SERVICE_PORT, Config::clone(&self.config))
-            .await
+        self.open_any(addr, SERVICE_PORT, &self.config, false).await
     }
 
     /// Connects to a virtual port with a configuration.
@@ -141,6 +142,7 @@ impl Endpoint {
         port: u16,
         config: Config,
     ) -> io::Result<ReliableUdpSocket> {
+        let config = Arc::new(driver::fit(config, self.handle.transport()));
         self.open_any(addr, port, &config, false).await
     }
 
@@ -178,6 +180,7 @@ impl Endpoint {
         port: u16,
         config: Config,
     ) -> io::Result<ReliableUdpSocket> {
+        let config = Arc::new(driver::fit(config, self.handle.transport()));
         self.open_any(addr, port, &config, true).await
     }
 
@@ -185,7 +188,7 @@ impl Endpoint {
         &self,
         addr: A,
         port: u16,
-        config: &Config,
+        config: &Arc<Config>,
         is_rendezvous: bool,
     ) -> io::Result<ReliableUdpSocket> {
         let mut last = None;
@@ -202,11 +205,11 @@ impl Endpoint {
         &self,
         remote: SocketAddr,
         port: u16,
-        config: &Config,
+        config: &Arc<Config>,
         is_rendezvous: bool,
     ) -> io::Result<ReliableUdpSocket> {
         let drop_policy = config.drop_policy;
-        let config = driver::fit(config, self.handle.transport());
+        let config = Arc::clone(config);
         let id = self.handle.enter(|core, now, _| {
             core.check_open()?;
             let id = if is_rendezvous {
@@ -240,7 +243,7 @@ impl Endpoint {
     /// As for [`listen`](Self::listen).
     pub fn listen_with(&self, port: u16, config: &Config) -> io::Result<ReliableUdpListener> {
         let drop_policy = config.drop_policy;
-        let config = driver::fit(config, self.handle.transport());
+        let config = driver::fit(config.clone(), self.handle.transport());
         let accept = self.handle.update(|core, _, _| core.listen(port, config))?;
         Ok(ReliableUdpListener::new(
             self.handle.clone(),

@@ -17,7 +17,7 @@ const ZERO_COPY_MIN: usize = 512;
 const PIN_SPAN: usize = 64 * 1024;
 /// Receive buffers kept alive together, in bytes, beyond what is in proportion to the bytes queued there.
 const PIN_LIMIT: usize = 4 * PIN_SPAN;
-/// Smallest chunk of our own; an idle connection may keep one.
+/// Smallest chunk of our own.
 const CHUNK_MIN: usize = 2 * 1024;
 /// A datagram or train below this has memory of its own size; the driver sees to that. A larger one is
 /// charged as a whole receive buffer.
@@ -25,7 +25,7 @@ const COMPACT_MAX: usize = PIN_SPAN / 4;
 /// Largest chunk of our own.
 const CHUNK_MAX: usize = 64 * 1024;
 /// Entries that an empty queue may keep room for.
-const IDLE_ENTRIES: usize = 64;
+const IDLE_ENTRIES: usize = 4;
 
 /// In-order bytes waiting for the reader.
 ///
@@ -304,7 +304,7 @@ impl ReceiveQueue {
         }
         self.span = 0..0;
         self.spare = None;
-        if self.tail_cost > CHUNK_MIN {
+        if self.tail_cost > 0 {
             self.tail = BytesMut::new();
             self.tail_cost = 0;
         }

@@ -491,7 +491,7 @@ impl Recovery {
         self.recover = Some(recovery_point);
         self.owes_retransmission = true;
         self.owes_episode = false;
-        self.episode = Some(Episode::new(false));
+        self.episode = Some(Box::new(Episode::new(false)));
         self.reset_probe();
         self.scoreboard.reset_high_rxt();
         let flight_size = self.flight_size() + self.unanswered.within_window(now);
@@ -527,7 +527,7 @@ impl Recovery {
             self.on_episode_ended();
         }
         let in_flight = self.pipe();
-        let resent = self.episode.as_ref().map_or(0, Episode::resent);
+        let resent = self.episode.as_deref().map_or(0, Episode::resent);
         let excess = self.usage.on_recovery_exited(resent);
         self.controller.on_recovery_exited(&RecoveryExited {
             now,

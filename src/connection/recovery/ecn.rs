@@ -239,7 +239,7 @@ impl Recovery {
         self.owes_episode = false;
         let mut episode = Episode::new(false);
         episode.confirm();
-        self.episode = Some(episode);
+        self.episode = Some(Box::new(episode));
         self.reset_probe();
         self.scoreboard.reset_high_rxt();
         self.limited_transmit = 0;

@@ -177,7 +177,7 @@ pub struct Recovery {
     /// A loss that the previous episode did not cover is still to be answered by one of its own.
     owes_episode: bool,
     /// The latest reduction, while it may prove spurious.
-    episode: Option<Episode>,
+    episode: Option<Box<Episode>>,
     /// Bytes that limited transmit sent beyond the window since `snd_una` last moved.
     limited_transmit: u64,
     last_sent_at: Option<Timestamp>,

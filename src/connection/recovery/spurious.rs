@@ -28,7 +28,7 @@ impl Recovery {
         }
         // RFC 3522 §3.2, step 5: where the ACKs of a whole flight were lost, the echo is old too. That is no
         // question where ACKs, as duplicates, were what began the recovery.
-        let is_timeout = self.episode.as_ref().is_some_and(Episode::was_timeout);
+        let is_timeout = self.episode.as_deref().is_some_and(Episode::was_timeout);
         let covers_all = snd_una == self.scoreboard.snd_nxt();
         let were_acks_lost = arrival.dsack().is_some()
             || (is_timeout && counters.segments_spurious == 0 && covers_all);

@@ -58,7 +58,7 @@ impl Recovery {
         let consecutive = self.rto.consecutive();
         // The controller keeps the window from before the first of several timeouts.
         if consecutive <= 1 {
-            self.episode = Some(Episode::new(true));
+            self.episode = Some(Box::new(Episode::new(true)));
         }
         self.controller.on_timeout(&TimedOut {
             now,
