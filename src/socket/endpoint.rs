@@ -72,6 +72,9 @@ impl Endpoint {
     /// Takes over a bound UDP socket, for example one that has been used for hole punching. It must not
     /// be read from elsewhere any more.
     ///
+    /// One endpoint uses one core at a time. Several on one port, on sockets with `SO_REUSEPORT`, use several:
+    /// the example `reuseport` shows how, and says what has to hold.
+    ///
     /// # Errors
     ///
     /// Whatever the system says, or that there is no tokio runtime.
