@@ -17,7 +17,7 @@ use super::hystart::HyStart;
 use crate::Timestamp;
 use crate::congestion::{
     Acked, CongestionController, ControllerParams, IdleRestart, RecoveryEntered, RecoveryExited,
-    Sent, TimedOut, Undo, WindowUnused,
+    Sent, TimedOut, Undo, WindowUnused, initial_window,
 };
 
 /// RFC 9438 §4.1, §5: `C`, in segments per second cubed.
@@ -362,7 +362,7 @@ impl CongestionController for Cubic {
         {
             if !self.is_paced {
                 before.ssthresh = before.ssthresh.max(before.cwnd);
-                let initial_window = self.initial_segments.saturating_mul(self.mss);
+                let initial_window = initial_window(self.mss, self.initial_segments);
                 let cwnd = event.unpaced_window(before.cwnd, initial_window);
                 before.cwnd = self.window.cwnd.max(cwnd);
                 before.credit = 0.0;
@@ -373,7 +373,7 @@ impl CongestionController for Cubic {
 
     fn on_idle_restart(&mut self, _event: &IdleRestart) {
         // RFC 5681 §4.1: the restart window is min(IW, cwnd).
-        let restart = self.initial_segments.saturating_mul(self.mss);
+        let restart = initial_window(self.mss, self.initial_segments);
         self.window.cwnd = self.window.cwnd.min(restart);
         self.window.epoch = None;
         self.window.credit = 0.0;
@@ -383,7 +383,7 @@ impl CongestionController for Cubic {
 
     fn on_window_unused(&mut self, _event: &WindowUnused) {
         // RFC 7661 §4.4.3
-        let initial_window = self.initial_segments.saturating_mul(self.mss);
+        let initial_window = initial_window(self.mss, self.initial_segments);
         let floor = initial_window.max(self.min_window());
         let window = &mut self.window;
         window.ssthresh = window.ssthresh.max(window.cwnd - window.cwnd / 4);

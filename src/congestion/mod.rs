@@ -201,6 +201,19 @@ pub trait CongestionController: fmt::Debug + Send + 'static {
     }
 }
 
+/// Returns the initial window in bytes, or what a window is restarted with, of a sender that may begin with
+/// `segments` (RFC 6928 §2): with segments larger than those of Ethernet it is fewer of them, but two.
+pub(crate) fn initial_window(mss: u64, segments: u64) -> u64 {
+    /// RFC 6928 §2: ten segments are 14,600 bytes.
+    const ETHERNET_SEGMENT: u64 = 1_460;
+    let all = mss.saturating_mul(segments);
+    all.min(
+        segments
+            .saturating_mul(ETHERNET_SEGMENT)
+            .max(mss.saturating_mul(2)),
+    )
+}
+
 /// draft-ietf-ccwg-bbr-06 §2.8 `BBR.LossThresh`
 pub(crate) const DEFAULT_LOSS_THRESHOLD: f64 = 0.02;
 

@@ -12,7 +12,7 @@
 
 use crate::congestion::{
     Acked, CongestionController, ControllerParams, IdleRestart, RecoveryEntered, RecoveryExited,
-    TimedOut, Undo, WindowUnused,
+    TimedOut, Undo, WindowUnused, initial_window,
 };
 
 /// The classic window algorithm of TCP: one segment more per round trip, half after a loss.
@@ -214,7 +214,7 @@ impl CongestionController for NewReno {
         if let Some(mut before) = self.before_reduction.take() {
             if !self.is_paced {
                 before.ssthresh = before.ssthresh.max(before.cwnd);
-                let initial_window = self.initial_segments.saturating_mul(self.mss);
+                let initial_window = initial_window(self.mss, self.initial_segments);
                 before.cwnd = event.unpaced_window(before.cwnd, initial_window);
                 before.credit = before.credit.min(before.cwnd);
             }
@@ -229,14 +229,14 @@ impl CongestionController for NewReno {
         // RFC 5681 §4.1: the restart window is min(IW, cwnd).
         self.cwnd = self
             .cwnd
-            .min(self.initial_segments.saturating_mul(self.mss));
+            .min(initial_window(self.mss, self.initial_segments));
         self.credit = 0;
     }
 
     fn on_window_unused(&mut self, _event: &WindowUnused) {
         // RFC 7661 §4.4.3
         self.ssthresh = self.ssthresh.max(self.cwnd - self.cwnd / 4);
-        let initial_window = self.initial_segments.saturating_mul(self.mss);
+        let initial_window = initial_window(self.mss, self.initial_segments);
         let target = (self.cwnd / 2).max(initial_window).max(self.min_window());
         self.cwnd = self.cwnd.min(target);
         self.credit = self.credit.min(self.cwnd);
