@@ -362,7 +362,7 @@ impl Link {
             self.stats.dropped_scripted += 1;
             return None;
         }
-        if self.config.mtu.is_some_and(|mtu| len > mtu) {
+        if self.config.mtu_at(now).is_some_and(|mtu| len > mtu) {
             self.stats.dropped_mtu += 1;
             return None;
         }

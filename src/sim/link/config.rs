@@ -39,6 +39,8 @@ pub struct LinkConfig {
     pub(super) lateness: Duration,
     pub(super) corrupt: f64,
     pub(super) mtu: Option<usize>,
+    /// From when on another limit holds, in order.
+    pub(super) mtu_changes: Vec<(Duration, usize)>,
     pub(super) blackouts: Vec<Blackout>,
     pub(super) spikes: Vec<Spike>,
     pub(super) drops: Vec<u64>,
@@ -100,6 +102,18 @@ pub(super) struct Spike {
 }
 
 impl LinkConfig {
+    /// Returns the largest datagram that passes at `now`; `None` is no limit.
+    pub(super) fn mtu_at(&self, now: Timestamp) -> Option<usize> {
+        let since_origin = now.saturating_since(Timestamp::ZERO);
+        let after = self
+            .mtu_changes
+            .partition_point(|change| change.0 <= since_origin);
+        let latest = after
+            .checked_sub(1)
+            .and_then(|index| self.mtu_changes.get(index));
+        latest.map(|change| change.1).or(self.mtu)
+    }
+
     /// Returns what the delay spikes add to the delay of what leaves the transmitter at `departure`.
     pub(super) fn spike_at(&self, departure: Timestamp) -> Duration {
         let since_origin = departure.saturating_since(Timestamp::ZERO);
@@ -235,6 +249,17 @@ impl LinkConfigBuilder {
         self
     }
 
+    /// Replaces that limit by `bytes` from `start` on, counted from the beginning of the simulation: the route has
+    /// changed. May be called again for later changes; those of one time hold in the order of the calls. Default: none.
+    pub fn mtu_from(mut self, start: Duration, bytes: usize) -> Self {
+        let changes = &mut self.config.mtu_changes;
+        changes.insert(
+            changes.partition_point(|change| change.0 <= start),
+            (start, bytes),
+        );
+        self
+    }
+
     /// Drops everything sent from `start` until `start + length`, counted from the beginning of the
     /// simulation. May be called again for further ones. Default: none.
     pub fn blackout(mut self, start: Duration, length: Duration) -> Self {
@@ -345,6 +370,7 @@ impl LinkConfigBuilder {
             ("queue_bytes", c.queue_bytes == Some(0)),
             ("queue_datagrams", queue_datagrams == Some(0)),
             ("mtu", c.mtu == Some(0)),
+            ("mtu_from", c.mtu_changes.iter().any(|change| change.1 == 0)),
         ] {
             if is_zero {
                 return Err(out_of_range(field, "0".to_owned(), "at least 1"));

@@ -273,6 +273,27 @@ fn the_mtu_is_a_black_hole() {
 }
 
 #[test]
+fn the_mtu_changes_at_its_times() {
+    let mut link = link(
+        LinkConfig::builder()
+            .mtu(1_000)
+            .mtu_from(ms(20), 2_000)
+            .mtu_from(ms(10), 500),
+    );
+    let passing: Vec<u64> = [0, 9, 10, 19, 20, 30]
+        .into_iter()
+        .filter(|&at| {
+            let datagram = datagram(0, 1_000);
+            link.send(Timestamp::from_millis(at), datagram)
+                .into_iter()
+                .count()
+                > 0
+        })
+        .collect();
+    assert_eq!(passing, [0, 9, 20, 30]);
+}
+
+#[test]
 fn blackouts_drop_from_start_to_end() {
     let mut once = link(
         LinkConfig::builder()
@@ -381,6 +402,7 @@ fn a_rejected_value_is_named() {
         ),
         ("rate", builder().rate(0)),
         ("mtu", builder().mtu(0)),
+        ("mtu_from", builder().mtu_from(Duration::ZERO, 0)),
         ("queue_bytes", builder().rate(1).queue_bytes(0)),
         ("queue_datagrams", builder().queue_datagrams(5)),
         ("rate", builder().rate(1).trace(trace)),
