@@ -165,7 +165,9 @@ impl Run {
 }
 
 fn with(congestion: CongestionControl) -> ConfigBuilder {
-    Config::builder().nodelay(true).congestion(congestion)
+    // The links have no MTU, and the bounds are those of paths that have one.
+    let config = Config::builder().datagram_size(1_232);
+    config.nodelay(true).congestion(congestion)
 }
 
 fn bbr() -> ConfigBuilder {

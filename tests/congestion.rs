@@ -50,6 +50,8 @@ fn path() -> LinkConfig {
 fn config(control: &CongestionControl) -> Config {
     Config::builder()
         .congestion(control.clone())
+        // The links have no MTU, and the bounds are those of paths that have one.
+        .datagram_size(1_232)
         .build()
         .unwrap()
 }

@@ -74,7 +74,8 @@ fn marks_in_place_of_drops_cost_no_goodput_and_save_every_retransmission() {
         let config = |ecn| {
             let congestion = congestion.clone();
             let config = Config::builder().congestion(congestion).ecn(ecn);
-            config.build().unwrap()
+            // The links have no MTU, and the bounds are those of paths that have one.
+            config.datagram_size(1_232).build().unwrap()
         };
         let (start_up, length) = (Duration::from_secs(5), Duration::from_secs(20));
         let mut without = world(1, &config(false), bottleneck());
@@ -116,7 +117,11 @@ fn transfer(
     bytes: u64,
 ) -> (Duration, World) {
     let config = Config::builder().congestion(congestion.clone());
-    let config = config.ecn(treatment.is_some()).build().unwrap();
+    let config = config
+        .ecn(treatment.is_some())
+        .datagram_size(1_232)
+        .build()
+        .unwrap();
     let path = bottleneck().marks(treatment.unwrap_or_default());
     let mut world = world(1, &config, path);
     let start = world.now;
@@ -182,7 +187,10 @@ fn a_path_that_drops_what_is_marked_costs_two_flights() {
 #[test]
 fn a_path_that_begins_to_drop_what_is_marked_is_found_out_too() {
     for (name, congestion) in controllers() {
-        let config = Config::builder().congestion(congestion).build().unwrap();
+        let config = Config::builder()
+            .congestion(congestion)
+            .datagram_size(1_232);
+        let config = config.build().unwrap();
         let fair = bottleneck().build().unwrap();
         let unfair = bottleneck().marks(MarkTreatment::Drop).build().unwrap();
         let back = LinkConfig::builder().delay(ms(25)).build().unwrap();

@@ -33,7 +33,9 @@ fn millis(length: Duration) -> f64 {
 }
 
 fn config() -> Config {
-    Config::builder().nodelay(true).build().unwrap()
+    // The links have no MTU, and the bounds are those of paths that have one.
+    let config = Config::builder().nodelay(true).datagram_size(1_232);
+    config.build().unwrap()
 }
 
 /// A path that keeps the order, delays by `base` and up to `jitter` more, and loses what `is_lost` says.
@@ -153,7 +155,10 @@ fn reorder(seed: u64, late: Duration) -> (u64, ConnectionStats) {
     let wire = LinkConfig::builder().delay(ms(10)).rate(25_000_000);
     let up = wire.clone().reorder(0.01, late).build().unwrap();
     // Half a window more than fits the path.
-    let config = Config::builder().send_buffer(1_000_000).build().unwrap();
+    let config = Config::builder()
+        .send_buffer(1_000_000)
+        .datagram_size(1_232);
+    let config = config.build().unwrap();
     let paths = [link(seed, up), link(seed + 100, wire.build().unwrap())];
     let mut world = World::new(seed, [config.clone(), config], paths);
     world.establish();
@@ -301,6 +306,7 @@ fn a_delay_spike_is_found_out_by_each_detector_alone() {
                 .frto(frto)
                 .tail_loss_probe(false)
                 .send_buffer(500_000)
+                .datagram_size(1_232)
                 .build()
                 .unwrap();
             let [before, after] = spike(name, &config, length);
@@ -339,7 +345,8 @@ fn the_window_under_random_loss_is_that_of_theory() {
             let mut window = 0.0;
             for seed in 0..4 {
                 let wire = LinkConfig::builder().delay(ms(20));
-                let config = Config::builder().sack(sack).build().unwrap();
+                let config = Config::builder().sack(sack).datagram_size(1_232);
+                let config = config.build().unwrap();
                 let up = wire.clone().loss(loss).build().unwrap();
                 let paths = [link(seed, up), link(seed + 9, wire.build().unwrap())];
                 let mut world = World::new(seed, [config.clone(), config], paths);
@@ -420,6 +427,7 @@ impl Stalling {
             let config = Config::builder()
                 .send_buffer(100_000)
                 .min_rto(ms(min_rto))
+                .datagram_size(1_232)
                 .build()
                 .unwrap();
             let paths = [self.path(seed), self.path(seed + 1_000)];
@@ -439,6 +447,7 @@ fn lost_probe(runs: u64, rtt: u64, min_rto: u64) -> f64 {
     let config = Config::builder()
         .nodelay(true)
         .min_rto(ms(min_rto))
+        .datagram_size(1_232)
         .build()
         .unwrap();
     let mut times: Vec<f64> = (0..runs)

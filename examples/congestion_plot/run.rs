@@ -149,6 +149,8 @@ async fn observe(scene: &Scene, controllers: &[Controller]) -> io::Result<Record
         let config = Config::builder()
             .congestion(controller.control(scene.seed.wrapping_add(index)))
             .pacing(scene.paces)
+            // The links have no MTU, so that a search for it would end with jumbo datagrams.
+            .datagram_size(1_232)
             .build()?;
         connecting.push(sending.connect_with(receiving.local_addr()?, PORT, config));
     }

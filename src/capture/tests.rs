@@ -89,7 +89,11 @@ impl Pair {
                 hash_seed: 4,
             };
             let local = EndpointLocal { addr };
-            let config = Config::builder().receive_buffer(65_535).build().unwrap();
+            let config = Config::builder()
+                .receive_buffer(65_535)
+                .datagram_size(1_232)
+                .build()
+                .unwrap();
             let endpoint = Endpoint::new(Timestamp::ZERO, config, secrets, local);
             (addr, endpoint)
         });

@@ -644,7 +644,7 @@ fn a_closed_connection_that_is_still_held_gives_its_ports_back() {
 
 #[test]
 fn a_train_of_datagrams_is_taken_apart() {
-    let mut net = Net::new(&Config::default());
+    let mut net = Net::new(&Config::builder().datagram_size(1_232).build().unwrap());
     let (client, server) = net.establish();
     let data = pattern(5_000);
     net.write(CLIENT, client, &data);

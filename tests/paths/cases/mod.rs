@@ -49,10 +49,10 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    /// The defaults but for the controller.
+    /// The defaults but for the controller, and for the size of the datagrams: the links have no MTU.
     pub(crate) fn config(&self) -> Config {
         let builder = Config::builder().congestion(self.congestion.clone());
-        builder.build().unwrap()
+        builder.datagram_size(1_232).build().unwrap()
     }
 
     pub(crate) fn flow(&self, bytes: u64) -> FlowSpec {
