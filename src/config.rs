@@ -19,6 +19,11 @@ const MIB: usize = 1024 * KIB;
 /// round trips (RFC 6928), and on a slow path, 1 Mbit/s, two seconds of data.
 const INITIAL_BUFFER: usize = 256 * KIB;
 
+/// The IPv6 minimum MTU of 1,280 less 40 bytes of IP and 8 of UDP: fits every path.
+const SAFE_DATAGRAM: usize = 1_232;
+/// Largest UDP payload over IPv4: 65,535 less 20 bytes of IP and 8 of UDP.
+const MAX_DATAGRAM: usize = 65_507;
+
 /// What a socket does with a connection that is dropped without `shutdown`, with everything read.
 ///
 /// Dropping with unread data always sends RST (RFC 9293 §3.10.4, RFC 2525 §2.17).
@@ -70,7 +75,11 @@ pub struct Config {
     pub(crate) receive_buffer: usize,
     pub(crate) buffer_tuning: bool,
     pub(crate) notsent_lowat: Option<usize>,
+    /// What is sent before the path was probed.
     pub(crate) datagram_size: usize,
+    pub(crate) min_datagram_size: usize,
+    pub(crate) max_datagram_size: usize,
+    pub(crate) path_mtu_discovery: bool,
     pub(crate) mss: u16,
     pub(crate) window_scaling: bool,
     pub(crate) timestamps: bool,
@@ -124,7 +133,10 @@ impl Default for Config {
             // byte halves.
             notsent_lowat: Some(512 * 1024),
             // The IPv6 minimum MTU of 1,280 less 40 bytes of IP and 8 of UDP: fits every path.
-            datagram_size: 1_232,
+            datagram_size: SAFE_DATAGRAM,
+            min_datagram_size: SAFE_DATAGRAM,
+            max_datagram_size: MAX_DATAGRAM,
+            path_mtu_discovery: true,
             mss: 65_487,
             window_scaling: true,
             timestamps: true,
@@ -323,16 +335,54 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the largest UDP payload that is sent, header and options included, 512 to 65,507 bytes.
-    /// Default: 1,232, which fits the IPv6 minimum MTU.
+    /// Fixes the largest UDP payload that is sent, header and options included, at 512 to 65,507 bytes: nothing
+    /// larger is sent and none is searched for. For a path that is known to carry it, or a service that must
+    /// send nothing larger. Default: not fixed, see [`path_mtu_discovery`](Self::path_mtu_discovery).
     pub fn datagram_size(mut self, bytes: usize) -> Self {
+        self.config.datagram_size = bytes;
+        self.config.path_mtu_discovery = false;
+        self
+    }
+
+    /// Searches for the largest UDP payload that the path carries (RFC 8899): from
+    /// [`initial_datagram_size`](Self::initial_datagram_size) up to the smallest of what this side's interface takes, what
+    /// the peer takes and [`max_datagram_size`](Self::max_datagram_size). Probes carry data of the stream
+    /// (RFC 4821 §10.1), so that there are none where little is sent, and no byte is sent that only fills; one that
+    /// is lost is sent again in smaller segments and does not count as congestion. Where the size found no
+    /// longer passes, the search begins again from [`min_datagram_size`](Self::min_datagram_size); ten minutes after
+    /// it ended it looks for more. Needs [`sack`](Self::sack). Default: true; false after
+    /// [`datagram_size`](Self::datagram_size).
+    pub fn path_mtu_discovery(mut self, enabled: bool) -> Self {
+        self.config.path_mtu_discovery = enabled;
+        self
+    }
+
+    /// Sets the largest UDP payload that is sent before the path was probed, 512 to 65,507 bytes, between
+    /// [`min_datagram_size`](Self::min_datagram_size) and [`max_datagram_size`](Self::max_datagram_size). Default: 1,232,
+    /// which fits the IPv6 minimum MTU of 1,280 bytes (RFC 8200 §5).
+    pub fn initial_datagram_size(mut self, bytes: usize) -> Self {
         self.config.datagram_size = bytes;
         self
     }
 
+    /// Sets the UDP payload that every path is expected to carry, 512 to 65,507 bytes (`BASE_PLPMTU`, RFC 8899
+    /// §5.1.2): what is sent once a larger size has stopped to pass. Default: 1,232, which fits the IPv6 minimum
+    /// MTU. Only where not even that passes, 512 bytes are sent.
+    pub fn min_datagram_size(mut self, bytes: usize) -> Self {
+        self.config.min_datagram_size = bytes;
+        self
+    }
+
+    /// Sets the largest UDP payload that is searched for, 512 to 65,507 bytes (`MAX_PLPMTU`, RFC 8899 §5.1.2).
+    /// Default: 65,507, what IPv4 and UDP can carry.
+    pub fn max_datagram_size(mut self, bytes: usize) -> Self {
+        self.config.max_datagram_size = bytes;
+        self
+    }
+
     /// Sets the largest segment, in bytes after the 20-byte header and options not subtracted, that is
-    /// announced to the peer (RFC 6691) and that is sent; 64 to 65,487. Default: 65,487, so that
-    /// [`datagram_size`](Self::datagram_size) alone decides what is sent.
+    /// announced to the peer (RFC 6691) and that is sent; 64 to 65,487. Default: 65,487, so that the size of
+    /// the datagrams alone decides what is sent.
     pub fn mss(mut self, bytes: u16) -> Self {
         self.config.mss = bytes;
         self
@@ -549,6 +599,15 @@ impl ConfigBuilder {
                 conflict: "max_rto is smaller",
             });
         }
+        if c.path_mtu_discovery
+            && !(c.min_datagram_size..=c.max_datagram_size).contains(&c.datagram_size)
+        {
+            return Err(ConfigError::Conflict {
+                field: "initial_datagram_size",
+                value: c.datagram_size.to_string(),
+                conflict: "it is not between min_datagram_size and max_datagram_size",
+            });
+        }
         Ok(self.config)
     }
 }
@@ -588,6 +647,29 @@ mod tests {
                 other => panic!("{name}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn the_search_for_a_size_begins_between_its_limits() {
+        let sizes = |min, initial, max| {
+            Config::builder()
+                .min_datagram_size(min)
+                .initial_datagram_size(initial)
+                .max_datagram_size(max)
+        };
+        assert!(sizes(1_000, 1_232, 1_500).build().is_ok());
+        for (min, initial, max) in [(1_300, 1_232, 1_500), (1_000, 1_232, 1_200)] {
+            let built = sizes(min, initial, max).build();
+            assert!(matches!(
+                built,
+                Err(ConfigError::Conflict {
+                    field: "initial_datagram_size",
+                    ..
+                })
+            ));
+        }
+        // A fixed size has no limits but those of UDP.
+        assert!(Config::builder().datagram_size(512).build().is_ok());
     }
 
     #[test]

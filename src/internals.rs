@@ -37,7 +37,7 @@
 //!
 //! | knob | method |
 //! | --- | --- |
-//! | MSS announced and sent; largest datagram | `mss`; `datagram_size` |
+//! | MSS announced and sent; largest datagram; search for the path's MTU | `mss`; `datagram_size`; `path_mtu_discovery` |
 //! | initial receive window of 65,535 bytes | `receive_buffer(65_535)`, with `window_scaling(false)` fixed |
 //! | window scaling, timestamps, SACK, extension option | `window_scaling`, `timestamps`, `sack`, `extension` |
 //! | send buffer; both buffers at full size from the beginning | `send_buffer`; `buffer_tuning(false)` |

@@ -48,8 +48,17 @@ pub struct ConnectionStats {
     pub is_app_limited: bool,
     /// Effective send MSS in bytes (RFC 9293 §3.7.1), options subtracted.
     pub mss: usize,
-    /// Largest UDP payload sent, in bytes: the path MTU less the headers of IP and UDP.
+    /// Largest UDP payload sent but for probes, in bytes: the path MTU less the headers of IP and UDP, as far as
+    /// it is known (`PLPMTU`, RFC 8899 §5.1.2).
     pub datagram_size: usize,
+    /// Probes sent to find out whether the path carries larger datagrams (RFC 8899). They carry data of the stream
+    /// and are counted as segments too.
+    pub path_probes_sent: u64,
+    /// Probes of the path that were lost, or refused by the system as larger than the interface. They are not
+    /// counted under `segments_lost`.
+    pub path_probes_lost: u64,
+    /// Times that a datagram size that the path had carried no longer passed (RFC 8899 §4.3).
+    pub black_holes: u64,
     /// Peer's window in bytes (SND.WND, RFC 9293 §3.3.1).
     pub snd_wnd: u64,
     /// Window that we advertise, in bytes (RCV.WND, RFC 9293 §3.3.1).
@@ -202,6 +211,8 @@ pub struct EndpointStats {
     pub connections_refused: u64,
     /// ICMP errors received for live connections and only counted (RFC 5927).
     pub icmp_errors: u64,
+    /// Times that a datagram size that a path had carried no longer passed, on any connection (RFC 8899 §4.3).
+    pub black_holes: u64,
     /// Errors of the datagram transport on sending; the datagram counts as lost.
     pub transport_send_errors: u64,
     /// Errors of the datagram transport on receiving.

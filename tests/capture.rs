@@ -259,7 +259,7 @@ async fn transfer(
     let good = LinkConfig::builder().delay(ms(20)).build()?;
     let (near, far) = sim::pair(seed, good.clone(), good);
     let near = Arc::new(near);
-    let mut config = Config::builder().tap(capture.clone());
+    let mut config = Config::builder().tap(capture.clone()).datagram_size(1_232);
     if manner == Manner::Messages {
         config = config.congestion(CongestionControl::custom(|params| FixedWindow(params.mss)));
     }

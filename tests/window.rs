@@ -148,7 +148,8 @@ async fn buffers_that_cannot_grow_leave_a_long_fat_path_empty() {
     // One window per round trip.
     assert!(outcome.read < 11 * 256 * KIB as u64, "{outcome:?}");
     let times = &outcome.client;
-    assert!(times.rwnd_limited_time > ms(1_700), "{outcome:?}");
+    // All the time but for the round trips in which two segments become 29.
+    assert!(times.rwnd_limited_time > ms(1_400), "{outcome:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use super::{Config, KIB, MIB};
+use super::{Config, KIB, MAX_DATAGRAM, MIB};
 use crate::error::ConfigError;
 
 /// Bytes of the fixed part of a segment's header (RFC 9293 §3.1).
 const HEADER_LEN: usize = 20;
-/// Largest UDP payload over IPv4: 65,535 less 20 bytes of IP and 8 of UDP.
-const MAX_DATAGRAM: usize = 65_507;
 
 /// Checks every value by itself.
 pub(super) fn check(c: &Config) -> Result<(), ConfigError> {
     check_numbers(c)?;
     c.socket_buffers.check()?;
+    check_datagram_sizes(c)?;
     check_fractions(c)?;
     check_durations(c)
 }
@@ -21,7 +20,7 @@ pub(super) fn check(c: &Config) -> Result<(), ConfigError> {
 /// Checks every count and size; the unit stands with the range.
 fn check_numbers(c: &Config) -> Result<(), ConfigError> {
     let segments = c.initial_window_segments as usize;
-    let checks: [(&'static str, usize, usize, usize, &'static str); 15] = [
+    let checks: [(&'static str, usize, usize, usize, &'static str); 14] = [
         ("initial_window", segments, 1, 1_000, "1 to 1000 segments"),
         (
             "send_buffer",
@@ -43,13 +42,6 @@ fn check_numbers(c: &Config) -> Result<(), ConfigError> {
             4 * KIB,
             1024 * MIB,
             "4 KiB to 1 GiB",
-        ),
-        (
-            "datagram_size",
-            c.datagram_size,
-            512,
-            MAX_DATAGRAM,
-            "512 to 65507 bytes",
         ),
         (
             "mss",
@@ -110,6 +102,24 @@ fn check_numbers(c: &Config) -> Result<(), ConfigError> {
                 field,
                 value: value.to_string(),
                 range,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Checks every size of a datagram.
+fn check_datagram_sizes(c: &Config) -> Result<(), ConfigError> {
+    for (field, value) in [
+        ("datagram_size", c.datagram_size),
+        ("min_datagram_size", c.min_datagram_size),
+        ("max_datagram_size", c.max_datagram_size),
+    ] {
+        if !(512..=MAX_DATAGRAM).contains(&value) {
+            return Err(ConfigError::OutOfRange {
+                field,
+                value: value.to_string(),
+                range: "512 to 65507 bytes",
             });
         }
     }

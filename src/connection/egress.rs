@@ -320,20 +320,27 @@ impl Connection {
         output: Output<'_>,
     ) -> Option<Transmit> {
         let Output { buf, pieces } = output;
-        let negotiated = self.negotiated?;
+        self.negotiated?;
         let report = self.receiver.next_ack();
         let header_len = HEADER_LEN + self.options(now, &report).encoded_len();
-        let limit = HEADER_LEN + negotiated.segment_limit(&self.config);
-        let payload_max = limit.saturating_sub(header_len).max(1);
+        self.update_path_mtu(now);
+        let limit = self.path_mtu.size();
+        let mut payload_max = limit.saturating_sub(header_len).max(1);
         let fit = buf.len() / (header_len + payload_max);
         let max_segments = max_segments.min(fit);
         if max_segments == 0 {
             return None;
         }
+        let probe = self.path_mtu.wanted(now).filter(|&size| size <= buf.len());
+        (self.sender).want_path_probe(probe.map(|size| size.saturating_sub(header_len) as u64));
         let mut plan = self.sender.plan(now, payload_max as u64, max_segments)?;
         let header = self.header(now, Offset::ZERO, self.echo.flags(), &report);
         let template = Template::new(&header, self.integrity())?;
         let is_marked = self.sender.is_to_mark(&plan);
+        if let (Plan::PathProbe(range), Some(size)) = (&plan, probe) {
+            payload_max = self.payload_len(range);
+            self.path_mtu.on_probe_sent(size);
+        }
         let pieces = pieces.filter(|_| template.may_stand_apart());
         let pieces = pieces.and_then(|pieces| self.share(&plan, payload_max, pieces));
         let mut run = match pieces {
@@ -342,7 +349,10 @@ impl Connection {
         };
         loop {
             let range = match &plan {
-                Plan::Retransmit(range) | Plan::New(range) | Plan::Probe(range) => range.clone(),
+                Plan::Retransmit(range)
+                | Plan::New(range)
+                | Plan::PathProbe(range)
+                | Plan::Probe(range) => range.clone(),
             };
             if !run.takes(template.len + self.payload_len(&range).min(payload_max)) {
                 break;
@@ -368,7 +378,7 @@ impl Connection {
                 .plan(now, payload_max as u64, max_segments - run.segments())
             {
                 Some(next @ Plan::Retransmit(_)) => plan = next,
-                Some(Plan::New(_) | Plan::Probe(_)) | None => break,
+                Some(Plan::New(_) | Plan::PathProbe(_) | Plan::Probe(_)) | None => break,
             }
         }
         self.on_ack_departed(report.rcv_nxt, header.window);
@@ -383,7 +393,9 @@ impl Connection {
         payload_max: usize,
         pieces: &'a mut Vec<Bytes>,
     ) -> Option<&'a [Bytes]> {
-        let Plan::New(range) = plan else { return None };
+        let (Plan::New(range) | Plan::PathProbe(range)) = plan else {
+            return None;
+        };
         let len = self.payload_len(range);
         if len < GATHER_FROM {
             return None;
@@ -461,7 +473,7 @@ impl Connection {
                 self.counters.segments_retransmitted += segments;
                 self.counters.bytes_retransmitted += bytes;
             }
-            Plan::New(_) | Plan::Probe(_) => {}
+            Plan::New(_) | Plan::PathProbe(_) | Plan::Probe(_) => {}
         }
     }
 

@@ -133,7 +133,10 @@ impl Connection {
             Some(RecoveryTimer::Timeout) if self.sender.is_retry_limit_reached(retries) => {
                 self.time_out(TimeoutCause::DataRetries { retries }, false);
             }
-            Some(RecoveryTimer::Timeout) => self.sender.on_rto(now),
+            Some(RecoveryTimer::Timeout) => {
+                self.sender.on_rto(now);
+                self.doubt_path_mtu(now);
+            }
             None => {}
         }
     }

@@ -115,17 +115,18 @@ impl Negotiated {
         }
     }
 
-    /// Returns the largest segment, in bytes after the fixed header, options not subtracted: the
-    /// smallest of what the peer takes, what the user allows, and what fits a datagram (RFC 6691 §3).
-    pub fn segment_limit(&self, config: &Config) -> usize {
-        let datagram = config.datagram_size.saturating_sub(HEADER_LEN);
-        usize::from(self.peer_mss.min(config.mss)).min(datagram)
+    /// Returns the largest datagram, whatever the path carries: what holds the smaller of the segments that
+    /// the peer takes and that the user allows (RFC 6691 §3).
+    pub fn datagram_limit(&self, config: &Config) -> usize {
+        HEADER_LEN + usize::from(self.peer_mss.min(config.mss))
     }
 
-    /// Returns the effective send MSS: payload bytes of a full segment without SACK blocks.
-    pub fn mss(&self, config: &Config) -> usize {
+    /// Returns the effective send MSS with datagrams of at most `datagram` bytes: payload bytes of a full segment
+    /// without SACK blocks.
+    pub fn mss(&self, config: &Config, datagram: usize) -> usize {
         let options = if self.timestamps { TIMESTAMPS_LEN } else { 0 };
-        self.segment_limit(config).saturating_sub(options).max(1)
+        let datagram = datagram.min(self.datagram_limit(config));
+        datagram.saturating_sub(HEADER_LEN + options).max(1)
     }
 }
 
@@ -249,7 +250,7 @@ impl Handshake {
         seed: u64,
     ) -> RecoveryStart {
         RecoveryStart {
-            mss: negotiated.mss(config) as u64,
+            mss: negotiated.mss(config, config.datagram_size) as u64,
             sack: negotiated.sack,
             rack: negotiated.sack,
             tail_loss_probe: config.tail_loss_probe,
@@ -355,18 +356,24 @@ mod tests {
         // 1,232 bytes of datagram less 20 of header less 12 of timestamps.
         let config = config();
         assert_eq!(
-            Negotiated::from_peer(&config, &peer(65_487)).mss(&config),
+            Negotiated::from_peer(&config, &peer(65_487)).mss(&config, config.datagram_size),
             1_200
         );
-        assert_eq!(Negotiated::from_peer(&config, &peer(576)).mss(&config), 564);
+        assert_eq!(
+            Negotiated::from_peer(&config, &peer(576)).mss(&config, config.datagram_size),
+            564
+        );
         let small = Config::builder()
             .mss(576)
             .timestamps(false)
             .build()
             .unwrap();
-        assert_eq!(Negotiated::from_peer(&small, &peer(1_460)).mss(&small), 576);
         assert_eq!(
-            Negotiated::from_peer(&config, &peer(1)).mss(&config),
+            Negotiated::from_peer(&small, &peer(1_460)).mss(&small, small.datagram_size),
+            576
+        );
+        assert_eq!(
+            Negotiated::from_peer(&config, &peer(1)).mss(&config, config.datagram_size),
             52,
             "hostile MSS"
         );

@@ -176,6 +176,7 @@ impl Connection {
         self.sender.start_ecn(ecn);
         self.confirmation = Confirmation::begin(now, handshake.is_passive, &negotiated);
         self.negotiated = Some(negotiated);
+        self.start_path_mtu(now);
         self.limits.start(now);
         self.measure_round_trip();
         self.adapt_ack_delay();

@@ -21,6 +21,7 @@
     reason = "public only within `internals`, which some builds leave out and semver does not bind"
 )]
 
+mod datagram_size;
 mod ecn;
 mod egress;
 mod expiry;
@@ -29,6 +30,7 @@ mod ingress;
 mod limits;
 mod offset;
 mod offset_map;
+mod path_mtu;
 mod range_set;
 mod receiver;
 mod recovery;
@@ -52,6 +54,7 @@ use self::handshake::{Confirmation, Handshake};
 pub use self::handshake::{Negotiated, own_extension, window_shift};
 use self::limits::{Limit, LimitClock};
 pub use self::offset::Offset;
+use self::path_mtu::PathMtu;
 #[cfg(any(fuzzing, feature = "__internals"))]
 pub use self::receiver::fuzz::fuzz_assembler;
 use self::receiver::{Receiver, ReceiverParams};
@@ -151,6 +154,7 @@ pub struct Connection {
     negotiated: Option<Negotiated>,
     sender: Sender,
     receiver: Receiver,
+    path_mtu: PathMtu,
     timestamp_offset: u32,
     /// TS.Recent and when it was set (RFC 7323 §4.3).
     ts_recent: Option<(u32, Timestamp)>,
@@ -299,6 +303,7 @@ impl Connection {
             confirmation: None,
             negotiated: None,
             sender: Sender::new(&config),
+            path_mtu: PathMtu::new(&config),
             receiver: Receiver::new(&ReceiverParams {
                 capacity: config.initial_receive_buffer(),
                 max_capacity: config.receive_buffer,
@@ -540,6 +545,7 @@ impl Connection {
         }
         self.sender.check_invariants();
         self.receiver.check_invariants();
+        self.path_mtu.check_invariants();
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::congestion::RateSample;
 use crate::connection::Connection;
 use crate::connection::limits::Limit;
-use crate::wire::HEADER_LEN;
 use crate::{ConnectionStats, Timestamp};
 
 impl Connection {
@@ -44,9 +43,10 @@ impl Connection {
             delivery_rate: rate.map_or(0, RateSample::bytes_per_second),
             is_app_limited: rate.is_some_and(|rate| rate.is_app_limited),
             mss: usize::try_from(self.sender.mss()).unwrap_or(usize::MAX),
-            datagram_size: self.negotiated.map_or(self.config.datagram_size, |agreed| {
-                HEADER_LEN + agreed.segment_limit(&self.config)
-            }),
+            datagram_size: self.path_mtu.size(),
+            path_probes_sent: self.path_mtu.probes_sent(),
+            path_probes_lost: self.path_mtu.probes_lost(),
+            black_holes: self.path_mtu.black_holes(),
             snd_wnd: self.sender.snd_wnd(),
             rcv_wnd: self.receiver.rcv_wnd(),
             send_buffer_bytes: self.sender.buffered(),

@@ -10,6 +10,7 @@ mod ecn;
 mod open;
 mod pacing;
 mod pair;
+mod path_mtu;
 mod recovery;
 mod statistics;
 mod timeouts;

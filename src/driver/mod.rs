@@ -72,7 +72,14 @@ pub(crate) fn open(
 
 /// Clamps a configuration to what the transport can carry.
 pub(crate) fn fit(mut config: Config, transport: &dyn DatagramTransport) -> Config {
-    config.datagram_size = config.datagram_size.min(transport.max_datagram_size());
+    let most = transport.max_datagram_size();
+    for size in [
+        &mut config.datagram_size,
+        &mut config.min_datagram_size,
+        &mut config.max_datagram_size,
+    ] {
+        *size = most.min(*size);
+    }
     config
 }
 

@@ -20,6 +20,8 @@ mod link;
 pub(crate) mod network;
 #[cfg(any(test, fuzzing, feature = "__internals"))]
 pub(crate) mod node;
+#[cfg(test)]
+mod path_mtu;
 mod rng;
 #[cfg(test)]
 mod scenarios;

@@ -140,8 +140,12 @@ impl Scenario {
         client.ecn = marks.chance(0.8);
         server.ecn = marks.chance(0.8);
         let worse_way = rng.chance(0.15).then(|| rng.chance(0.5));
-        let up = draw_link(&mut rng, &client, worse_way == Some(true), &mut marks)?;
-        let down = draw_link(&mut rng, &server, worse_way == Some(false), &mut marks)?;
+        let mut up = draw_link(&mut rng, &client, worse_way == Some(true), &mut marks)?;
+        let mut down = draw_link(&mut rng, &server, worse_way == Some(false), &mut marks)?;
+        let mut sizes = Rng::stream(seed, 0x5061_7468);
+        for (config, link) in [(&mut client, &mut up), (&mut server, &mut down)] {
+            draw_path_mtu(&mut sizes, config, link)?;
+        }
         // A segment's payload in either direction is at least about the smaller of the two limits.
         let mss = |config: &Config| u64::from(config.mss).min(config.datagram_size as u64);
         let most = MOST_BYTES.min(mss(&client).min(mss(&server)) * MOST_SEGMENTS);
@@ -171,7 +175,13 @@ impl Scenario {
         })
     }
 
+    /// Whether a side sends more than its path may take, to find out what it takes.
+    fn searches(&self) -> bool {
+        self.client.path_mtu_discovery || self.server.path_mtu_discovery
+    }
+
     fn run_bare(mut self, seed: u64, trace: Option<&Trace>) -> Result<Report, Failure> {
+        let searches = self.searches();
         let Dialogue { client, server, .. } = &self.dialogue;
         let mut params = |local_port, remote_port| OpenParams {
             local_port,
@@ -210,10 +220,12 @@ impl Scenario {
             .flatten()
             .map(Application::bytes_read)
             .sum();
-        report(&network, 1, bytes, &[(client, server), (server, client)])
+        let links = [(client, server), (server, client)];
+        report(&network, searches, 1, bytes, &links)
     }
 
     fn run_endpoints(mut self, seed: u64, trace: Option<&Trace>) -> Result<Report, Failure> {
+        let searches = self.searches();
         let refused = |error: EndpointError| invalid(seed, &error);
         let mut network = Network::new(seed);
         network.set_trace(trace.cloned());
@@ -268,12 +280,13 @@ impl Scenario {
             .filter_map(|&i| network.node(i))
             .flat_map(EndpointNode::done);
         let bytes = done.map(Application::bytes_read).sum();
-        report(&network, connections, bytes, &links)
+        report(&network, searches, connections, bytes, &links)
     }
 }
 
 fn report<N: Node>(
     network: &Network<N>,
+    searches: bool,
     connections: usize,
     bytes: u64,
     links: &[(usize, usize)],
@@ -287,7 +300,8 @@ fn report<N: Node>(
     };
     for &(from, to) in links {
         let stats = network.link_stats(from, to);
-        if stats.dropped_mtu > 0 {
+        // What searches for the path's MTU sends more than it takes.
+        if stats.dropped_mtu > 0 && !searches {
             let what = format!("node {from} sent datagrams larger than it may: {stats:?}");
             return Err(network.failure(what));
         }
@@ -386,6 +400,40 @@ fn draw_link(
         }
     }
     link.build()
+}
+
+/// Draws whether this side searches for the MTU of its path, what that is, and when it changes.
+fn draw_path_mtu(
+    rng: &mut Rng,
+    config: &mut Config,
+    link: &mut LinkConfig,
+) -> Result<(), ConfigError> {
+    if !rng.chance(0.4) {
+        return Ok(());
+    }
+    let base = one_of(rng, &[512, 1_000, 1_232], 1_232);
+    let mut builder = config
+        .to_builder()
+        .path_mtu_discovery(true)
+        .min_datagram_size(base)
+        .initial_datagram_size(base);
+    if rng.chance(0.8) {
+        builder = builder.mss(65_487);
+    }
+    // Enough that some probes fit.
+    builder = builder.send_buffer(16_384 << rng.index(5));
+    *config = builder.build()?;
+    let draw = |rng: &mut Rng| {
+        let most = one_of(rng, &[1_500, 9_000, 9_000, 65_507], 9_000);
+        base + rng.index(most - base + 1)
+    };
+    let mut builder = link.to_builder().mtu(draw(rng));
+    for _ in 0..rng.below(3) {
+        let start = rng.duration(Duration::from_secs(10));
+        builder = builder.mtu_from(start, draw(rng));
+    }
+    *link = builder.build()?;
+    Ok(())
 }
 
 /// Draws one side's configuration; no limit on retries or silence is ever reached.

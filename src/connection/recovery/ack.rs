@@ -194,8 +194,12 @@ impl Recovery {
             ..advanced
         };
         let ecn = &mut self.ecn;
+        let excused = &mut self.excused;
         let mut on_delivered = |piece: &Piece, time: &DeliveryTime| {
             ecn.on_delivered(piece);
+            if let Some(excused) = excused {
+                excused.on_delivered(piece);
+            }
             rate.on_delivered(&piece.snapshot);
             newest.on_delivered(piece);
             if let Some(rack) = rack {
@@ -370,9 +374,11 @@ impl Recovery {
         };
         match self.phase {
             Phase::Open | Phase::Cwr { .. } => {
-                let by_count = verdict != Verdict::Nothing && self.may_enter_recovery();
+                let mut by_count = verdict != Verdict::Nothing && self.may_enter_recovery();
                 if by_count {
-                    self.mark(now, verdict);
+                    let has_news = self.mark(now, verdict);
+                    // A probe of the path's MTU that is lost and sent again leaves a hole as well.
+                    by_count = has_news || !self.is_hole_excused();
                 }
                 let by_time = self.mark_by_time(now);
                 let is_loss = by_count || by_time || self.owes_episode;
@@ -443,22 +449,25 @@ impl Recovery {
         self.sack || self.recover.is_none_or(|recover| self.snd_una() > recover)
     }
 
-    fn mark(&mut self, now: Timestamp, verdict: Verdict) {
+    /// Marks what is lost, and says whether any of it is a sign of congestion.
+    fn mark(&mut self, now: Timestamp, verdict: Verdict) -> bool {
+        let mut is_any = false;
         let mss = self.mss;
         let Losses {
             scoreboard,
             mut report,
             ..
         } = Losses::new(self, now);
-        let mut visit = |piece: &Piece| report.on_lost(piece);
+        let mut visit = |piece: &Piece| is_any |= report.on_lost(piece);
         match verdict {
             Verdict::Nothing => {}
             Verdict::First => scoreboard.mark_first_lost(mss, &mut visit),
             Verdict::Below(frontier) => scoreboard.mark_lost_below(frontier, &mut visit),
         }
+        is_any
     }
 
-    /// Marks what is lost by RFC 8985 §6.2, step 5, and says whether there was anything.
+    /// Marks what is lost by RFC 8985 §6.2, step 5, and says whether any of it is a sign of congestion.
     pub(super) fn mark_by_time(&mut self, now: Timestamp) -> bool {
         let Some(reo_wnd) = self.reo_wnd() else {
             return false;
@@ -471,8 +480,7 @@ impl Recovery {
         let mut is_any = false;
         if let Some(rack) = rack {
             rack.detect(now, reo_wnd, scoreboard, &mut |piece| {
-                is_any = true;
-                report.on_lost(piece);
+                is_any |= report.on_lost(piece);
             });
         }
         is_any

@@ -1,6 +1,7 @@
 //! Passes what the scoreboard finds lost on to the counters and the controller, segment by segment.
 
 use super::delivery_rate::RateEstimator;
+use super::path_probe::Excused;
 use super::rack::Rack;
 use super::scoreboard::{Piece, Scoreboard};
 use super::{Recovery, RecoveryCounters};
@@ -24,6 +25,7 @@ pub struct LossReport<'a> {
     rate: &'a mut RateEstimator,
     controller: &'a mut dyn CongestionController,
     counters: &'a mut RecoveryCounters,
+    excused: Option<&'a mut Excused>,
 }
 
 impl<'a> Losses<'a> {
@@ -38,14 +40,20 @@ impl<'a> Losses<'a> {
                 rate: &mut recovery.rate,
                 controller: &mut *recovery.controller,
                 counters: &mut recovery.counters,
+                excused: recovery.excused.as_deref_mut(),
             },
         }
     }
 }
 
 impl LossReport<'_> {
-    /// Tells the controller of each segment of `piece`.
-    pub fn on_lost(&mut self, piece: &Piece) {
+    /// Tells the controller of each segment of `piece`, and says whether it had to: not of a probe of the
+    /// path's MTU.
+    pub fn on_lost(&mut self, piece: &Piece) -> bool {
+        let excused = self.excused.as_deref_mut();
+        if excused.is_some_and(|excused| excused.on_lost(piece)) {
+            return false;
+        }
         let mut left = piece.len();
         let mut starts_range = self.rate.starts_range(piece.start, piece.end);
         while left > 0 {
@@ -65,5 +73,6 @@ impl LossReport<'_> {
                 starts_range: std::mem::take(&mut starts_range),
             });
         }
+        true
     }
 }

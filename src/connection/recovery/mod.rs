@@ -29,6 +29,7 @@ mod frto;
 mod loss;
 mod losses;
 mod pacer;
+mod path_probe;
 mod prr;
 mod rack;
 mod rto;
@@ -52,6 +53,7 @@ use self::duplicates::Duplicates;
 pub use self::ecn::EcnSender;
 use self::frto::Frto;
 use self::pacer::Pacer;
+use self::path_probe::Excused;
 use self::prr::Prr;
 use self::rack::Rack;
 use self::rto::RtoTimer;
@@ -64,6 +66,7 @@ use self::undo::Episode;
 use self::window_usage::WindowUsage;
 use crate::congestion::{
     CongestionControl, CongestionController, ControllerParams, IdleRestart, RateSample, Sent,
+    initial_window,
 };
 use crate::connection::Offset;
 use crate::{Config, Timestamp};
@@ -166,6 +169,10 @@ pub struct Recovery {
     duplicates: Duplicates,
     frto: Frto,
     ecn: EcnSender,
+    /// What was lost, or may be, without a meaning for the window.
+    excused: Option<Box<Excused>>,
+    /// Whether what was sent last was new data.
+    has_sent_new: bool,
     /// Bytes counted as delivered that are still in the scoreboard as unacknowledged: estimated from
     /// duplicate ACKs, or SACKed and taken back.
     counted_ahead: u64,
@@ -215,6 +222,8 @@ impl Recovery {
             duplicates: Duplicates::default(),
             frto: Frto::new(config.frto),
             ecn: EcnSender::default(),
+            excused: None,
+            has_sent_new: false,
             counted_ahead: 0,
             phase: Phase::Open,
             recover: None,
@@ -249,7 +258,7 @@ impl Recovery {
         } else {
             self.initial_window_segments
         };
-        let initial_window = self.mss.saturating_mul(segments);
+        let initial_window = initial_window(self.mss, segments);
         self.controller = self.factory.make(&ControllerParams {
             now,
             mss: self.mss,
@@ -461,16 +470,12 @@ impl Recovery {
             .on_idle_restart(&IdleRestart { now, idle, rto });
         if self.controller.pacing_rate().is_none() {
             self.pacer
-                .allow_burst(self.mss.saturating_mul(self.initial_window_segments));
+                .allow_burst(initial_window(self.mss, self.initial_window_segments));
         }
         self.last_sent_at = Some(now);
     }
 
     /// Sets the effective send MSS in bytes.
-    #[cfg_attr(
-        not(any(test, fuzzing, feature = "__internals")),
-        expect(dead_code, reason = "path MTU discovery will call it")
-    )]
     pub fn set_mss(&mut self, mss: u64) {
         let mss = mss.max(1);
         if mss != self.mss {
@@ -530,6 +535,7 @@ impl Recovery {
         }
         self.pacer.on_sent(now, bytes, self.pacing_rate());
         self.last_sent_at = Some(now);
+        self.has_sent_new = !is_retransmit;
         let in_flight = self.pipe();
         self.controller.on_sent(&Sent {
             now,

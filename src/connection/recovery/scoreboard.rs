@@ -477,6 +477,12 @@ impl Scoreboard {
         Some(start..self.records[place].end)
     }
 
+    /// Returns the number of the transmission that carried the highest record last.
+    pub fn last_transmission(&self) -> Option<u64> {
+        let (_, record) = self.records.last_key_value()?;
+        Some(record.snapshot.transmission)
+    }
+
     fn max_ranges(&self) -> u64 {
         self.segments
             .saturating_sub(self.oldest_segment())

@@ -80,9 +80,9 @@ impl Recovery {
         }
         let mss = self.mss;
         let mut losses = Losses::new(self, now);
-        losses
-            .scoreboard
-            .mark_head_lost(mss, &mut |piece| losses.report.on_lost(piece));
+        losses.scoreboard.mark_head_lost(mss, &mut |piece| {
+            losses.report.on_lost(piece);
+        });
         self.owes_retransmission = true;
         self.rto.restart(now);
     }
@@ -97,7 +97,9 @@ impl Recovery {
             rack,
             mut report,
         } = Losses::new(self, now);
-        let mut visit = |piece: &Piece| report.on_lost(piece);
+        let mut visit = |piece: &Piece| {
+            report.on_lost(piece);
+        };
         match rack {
             Some(rack) if !has_reneged => {
                 scoreboard.mark_head_lost(mss, &mut visit);

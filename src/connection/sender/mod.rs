@@ -17,6 +17,7 @@ pub use self::buffer::SendBuffer;
 pub use self::plan::Plan;
 use self::window::{Persist, SendWindow};
 use crate::connection::Offset;
+use crate::connection::path_mtu::ProbeOutcome;
 use crate::connection::recovery::{AckArrival, AckOutcome, Recovery, RecoveryStart};
 use crate::ecn::EcnState;
 use crate::{Config, Timestamp};
@@ -63,6 +64,8 @@ pub struct Sender {
     small_end: Offset,
     /// Effective send MSS.
     mss: u64,
+    /// Payload of the probe of the path's MTU that is wanted.
+    path_probe: Option<u64>,
     /// Payload of a full segment in the run being planned: `mss` less what SACK blocks take.
     payload_max: u64,
     max_rto: Duration,
@@ -103,6 +106,7 @@ impl Sender {
             push_point: Offset::FIRST,
             small_end: Offset::FIRST,
             mss: 0,
+            path_probe: None,
             payload_max: 0,
             max_rto: config.max_rto,
             patience: config.user_timeout.map(|limit| limit / 4),
@@ -130,7 +134,9 @@ impl Sender {
     /// window probe (§6.1.6) or FIN alone.
     pub fn is_to_mark(&self, plan: &Plan) -> bool {
         match plan {
-            Plan::New(range) => range.start < self.buffer.end() && self.recovery.marks_new_data(),
+            Plan::New(range) | Plan::PathProbe(range) => {
+                range.start < self.buffer.end() && self.recovery.marks_new_data()
+            }
             Plan::Retransmit(_) | Plan::Probe(_) => false,
         }
     }
@@ -138,7 +144,9 @@ impl Sender {
     /// Takes the CWR that the first segment of the plan has to carry, if it is new data (RFC 3168 §6.1.2).
     pub fn take_cwr(&mut self, plan: &Plan) -> bool {
         match plan {
-            Plan::New(range) => range.start < self.buffer.end() && self.recovery.take_cwr(),
+            Plan::New(range) | Plan::PathProbe(range) => {
+                range.start < self.buffer.end() && self.recovery.take_cwr()
+            }
             Plan::Retransmit(_) | Plan::Probe(_) => false,
         }
     }
@@ -193,6 +201,28 @@ impl Sender {
     /// Returns the effective send MSS in bytes.
     pub fn mss(&self) -> u64 {
         self.mss
+    }
+
+    /// Changes it: what is sent from now on, new or again, is cut to this size.
+    pub fn set_mss(&mut self, mss: u64) {
+        self.mss = mss;
+        self.recovery.set_mss(mss);
+    }
+
+    /// Says how much payload a probe of the path's MTU would carry, if one is wanted; it goes out once there is
+    /// that much to send and room for it.
+    pub fn want_path_probe(&mut self, payload: Option<u64>) {
+        self.path_probe = payload;
+    }
+
+    /// Takes what became of the latest such probe.
+    pub fn take_path_probe_outcome(&mut self) -> Option<ProbeOutcome> {
+        self.recovery.take_path_probe_outcome()
+    }
+
+    /// The system refused what was sent last.
+    pub fn on_refused(&mut self) {
+        self.recovery.on_refused();
     }
 
     /// Returns why nothing new went out at the last [`plan`](Self::plan).
@@ -487,6 +517,12 @@ impl Sender {
                 self.probe = Probe::None;
                 self.persist.stop();
                 self.recovery.on_sent(now, range);
+            }
+            Plan::PathProbe(_) => {
+                self.probe = Probe::None;
+                self.persist.stop();
+                self.path_probe = None;
+                self.recovery.on_path_probe_sent(now, range);
             }
             Plan::Probe(_) => {
                 self.probe = Probe::Sent;

@@ -7,6 +7,22 @@ use super::{Blocked, Probe, Sender};
 use crate::Timestamp;
 use crate::connection::Offset;
 
+/// Bytes that the peer has to have acknowledged before the path is probed, an initial window (RFC 6928 §2): what is done after so little
+/// gains nothing by larger segments, and must not wait for the repair of a probe that is lost.
+const UNPROBED: u64 = 14_600;
+/// How many times a probe of the path's MTU the windows have to hold: the other half keeps data flowing.
+const MIN_PROBED_WINDOW: u64 = 2;
+
+/// What is to be done about a probe of the path's MTU.
+enum PathProbe {
+    /// There is none to be sent now.
+    No,
+    /// It goes as soon as there is room, and nothing new before it.
+    Waits(Blocked),
+    /// It goes.
+    Goes(Range<Offset>),
+}
+
 /// What to put into the next run of segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
@@ -15,6 +31,8 @@ pub enum Plan {
     /// Data never sent before, in segments of the size asked about; includes the FIN's number if the
     /// range reaches beyond the last byte.
     New(Range<Offset>),
+    /// Data never sent before, in one segment larger than the path is known to carry (RFC 4821 §10.1).
+    PathProbe(Range<Offset>),
     /// One byte beyond a closed window (RFC 9293 §3.8.6.1).
     Probe(Range<Offset>),
 }
@@ -48,6 +66,17 @@ impl Sender {
             }
             self.blocked = Blocked::Congestion;
             return self.plan_bare_fin();
+        }
+        match self.plan_path_probe(now) {
+            PathProbe::No => {}
+            PathProbe::Waits(blocked) => {
+                self.blocked = blocked;
+                return None;
+            }
+            PathProbe::Goes(range) => {
+                self.blocked = Blocked::No;
+                return Some(Plan::PathProbe(range));
+            }
         }
         if let Some(plan) = self.plan_new(now, payload_max, max_segments) {
             return Some(plan);
@@ -83,6 +112,47 @@ impl Sender {
         };
         let start = data_end.saturating_back(tail).max(self.snd_una());
         Some(Plan::Retransmit(start..run.end))
+    }
+
+    /// Says whether the probe of the path's MTU goes that is wanted, if one is (RFC 4821 §7.4).
+    fn plan_path_probe(&mut self, now: Timestamp) -> PathProbe {
+        let Some(payload) = self.path_probe else {
+            return PathProbe::No;
+        };
+        let (snd_nxt, wnd) = (self.snd_nxt(), self.window.wnd());
+        if self.snd_una().saturating_since(Offset::FIRST) < UNPROBED {
+            return PathProbe::No;
+        }
+        // Something has to follow it, or nobody would miss it soon.
+        let has_data = self.buffer.end().saturating_since(snd_nxt) > payload;
+        if !has_data || !self.recovery.may_probe_path() {
+            return PathProbe::No;
+        }
+        let is_idle = self.recovery.flight_size() == 0;
+        if is_idle {
+            self.recovery.on_idle(now);
+        }
+        // A window of few segments would pass on with pauses, and without the ACKs that tell of a loss.
+        let cwnd = self.recovery.controller().cwnd();
+        let least = payload.saturating_mul(MIN_PROBED_WINDOW);
+        if cwnd.min(wnd) < least || self.window.max_wnd() < least * 2 {
+            return PathProbe::No;
+        }
+        // As segments leave one by one as others arrive, there would never be room for a larger one.
+        if self.usable() < payload {
+            return if is_idle {
+                PathProbe::No
+            } else {
+                PathProbe::Waits(Blocked::Window)
+            };
+        }
+        if self.recovery.send_allowance(now) < payload {
+            return PathProbe::Waits(Blocked::Congestion);
+        }
+        if let Some(deadline) = self.recovery.pacing_deadline(now, self.mss) {
+            return PathProbe::Waits(Blocked::Pacing(deadline));
+        }
+        PathProbe::Goes(snd_nxt..snd_nxt + payload)
     }
 
     fn plan_new(&mut self, now: Timestamp, payload_max: u64, max_segments: usize) -> Option<Plan> {
