@@ -218,6 +218,14 @@ impl Shared {
                     transmitter.is_blocked = true;
                     return Sending::Blocked;
                 }
+                Err(error) if Transmit::is_too_large(&error) => {
+                    // A probe of the path's MTU, as a rule; the connection sends its data again at once.
+                    tracing::debug!(%error, remote = %departure.remote, size = departure.segment_size, "datagram refused");
+                    let mut core = self.lock();
+                    let now = core.advance(&self.clock);
+                    core.endpoint.handle_refused(now, &departure);
+                    core.settle(wakeups);
+                }
                 Err(error) => {
                     // As good as lost on the way: recovery sends it again.
                     self.send_errors.fetch_add(1, Ordering::Relaxed);

@@ -30,7 +30,7 @@ pub trait DatagramTransport: fmt::Debug + Send + Sync + 'static {
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing can be taken now: the same transmit is handed
     /// to [`poll_send`](Self::poll_send) later. Any other error drops it, all datagrams of the run: as
     /// [`Transmit::is_too_large`] recognizes it if they are larger than the path or its first interface takes, which
-    /// says nothing about smaller ones. A transport that has learned that it can send no runs says so in
+    /// says nothing about smaller ones: the connection is told, and what they carried is sent again at once. A transport that has learned that it can send no runs says so in
     /// [`max_send_segments`](Self::max_send_segments), and sends what it was given one by one.
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()>;
 

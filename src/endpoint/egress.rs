@@ -67,6 +67,7 @@ impl Departure {
         };
         if is_alike {
             place.copy_from_slice(run);
+            self.connection = self.connection.filter(|_| self.connection == next.connection);
             self.len += next.len;
             self.segments += next.segments;
         }
@@ -177,6 +178,20 @@ impl Endpoint {
             .or_else(|| self.poll_connections(now, max_segments, buf, turn, pieces))
     }
 
+    /// The system refused a departure, which is the latest one, because its datagrams are larger than the
+    /// interface takes.
+    pub fn handle_refused(&mut self, now: Timestamp, departure: &Departure) {
+        let Some(id) = departure.connection else {
+            return;
+        };
+        let index = id.slot();
+        let slot = self.slots.get_mut(index);
+        if let Some(slot) = slot.filter(|slot| slot.id(index) == id) {
+            slot.connection.handle_refused(now, departure.segment_size);
+            self.after_input(now, index);
+        }
+    }
+
     /// Returns whether [`poll_transmit`](Self::poll_transmit) may have something to send; if not, it would
     /// return `None`.
     pub fn has_transmit(&self) -> bool {
@@ -187,6 +202,7 @@ impl Endpoint {
         while let Some(answer) = self.outbox.pop() {
             if let Some(len) = answer.encode(buf) {
                 return Some(Departure {
+                    connection: None,
                     remote: answer.remote,
                     local_ip: answer.local_ip,
                     ecn: None,
@@ -231,12 +247,14 @@ impl Endpoint {
                 continue;
             };
             self.ready.push(id);
+            self.stats.black_holes += slot.take_black_holes();
             // What the budget does not cover counts as lost; the connection sends it again by its timer.
             let is_allowed = match &mut slot.handle {
                 Handle::HalfOpen(budget) => budget.take(transmit.len),
                 Handle::Queued | Handle::Held | Handle::Released => true,
             };
             let departure = Departure {
+                connection: Some(id),
                 remote: slot.remote,
                 local_ip: slot.source_ip,
                 ecn: transmit.ecn,

@@ -94,6 +94,8 @@ pub struct Arrival<'a> {
 /// Datagrams to send in one go; their bytes are in the buffer that was passed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Departure {
+    /// The connection that they belong to, if it is one's.
+    pub connection: Option<ConnectionId>,
     /// Where they go.
     pub remote: SocketAddr,
     /// From which of our addresses; `None` leaves it to the system.

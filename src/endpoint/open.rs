@@ -182,6 +182,7 @@ impl Endpoint {
             memory: 0,
             is_live: false,
             events: EventSet::default(),
+            black_holes: 0,
         }));
         self.demux.insert(key, index);
         index

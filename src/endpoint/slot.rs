@@ -84,6 +84,8 @@ pub(super) struct Slot {
     pub(super) is_live: bool,
     /// Events that were queued and not yet taken.
     pub(super) events: EventSet,
+    /// Black holes of its path that the endpoint has counted.
+    pub(super) black_holes: u64,
 }
 
 impl Slot {
@@ -92,6 +94,12 @@ impl Slot {
 
     pub(super) fn id(&self, slot: usize) -> ConnectionId {
         ConnectionId::new(slot, self.generation)
+    }
+
+    /// Returns how many black holes its path has shown since this was last asked.
+    pub(super) fn take_black_holes(&mut self) -> u64 {
+        let black_holes = self.connection.black_holes();
+        black_holes - std::mem::replace(&mut self.black_holes, black_holes)
     }
 
     /// Whether a listener still answers for it.
