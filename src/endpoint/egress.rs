@@ -67,7 +67,9 @@ impl Departure {
         };
         if is_alike {
             place.copy_from_slice(run);
-            self.connection = self.connection.filter(|_| self.connection == next.connection);
+            self.connection = self
+                .connection
+                .filter(|_| self.connection == next.connection);
             self.len += next.len;
             self.segments += next.segments;
         }

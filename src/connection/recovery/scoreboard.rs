@@ -479,8 +479,8 @@ impl Scoreboard {
 
     /// Returns the number of the transmission that carried the highest record last.
     pub fn last_transmission(&self) -> Option<u64> {
-        let (_, record) = self.records.last_key_value()?;
-        Some(record.snapshot.transmission)
+        let (_, place) = self.places.last()?;
+        Some(self.records.get(place)?.snapshot.transmission)
     }
 
     fn max_ranges(&self) -> u64 {
