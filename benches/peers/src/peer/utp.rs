@@ -1,13 +1,17 @@
-//! librqbit-utp: its defaults, and Nagle's algorithm off as with the kernel's TCP here.
+//! librqbit-utp: its defaults, and Nagle's algorithm off as with the kernel's TCP here, and more connections at once.
 
 use std::future::ready;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use librqbit_utp::{SocketOpts, UtpSocketUdp, UtpSocketUdpOpts, UtpStream};
 
 use super::{Incoming, Peer, Role, Side};
+
+/// How many a socket may hold: by default 128.
+const CONNECTIONS: usize = 16_384;
 
 pub(crate) struct Utp;
 
@@ -21,6 +25,7 @@ impl Peer for Utp {
             (Ipv4Addr::LOCALHOST, 0).into(),
             SocketOpts {
                 disable_nagle: true,
+                max_live_vsocks: NonZeroUsize::new(CONNECTIONS),
                 ..SocketOpts::default()
             },
             UtpSocketUdpOpts::default(),
