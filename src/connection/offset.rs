@@ -5,40 +5,44 @@
 //! offsets with ordinary order and never sees wrap-around.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::{Add, AddAssign};
 
 use crate::wire::SeqNumber;
 
 /// A position in a stream, counted from the initial sequence number (RFC 9293 §3.4): the SYN
 /// occupies 0, the first byte is 1, and the FIN follows the last byte.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Offset(u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(
+    /// One more than the position, so that an `Option` takes no more memory.
+    NonZeroU64,
+);
 
 impl Offset {
     /// The SYN's position.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self::new(0);
     /// The first data byte's position.
-    pub const FIRST: Self = Self(1);
+    pub const FIRST: Self = Self::new(1);
 
     /// Makes an offset from a count of sequence numbers after the ISN.
     pub const fn new(position: u64) -> Self {
-        Self(position)
+        Self(NonZeroU64::MIN.saturating_add(position))
     }
 
     /// Returns the count of sequence numbers after the ISN.
     pub const fn get(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// Returns `self - earlier`, or 0 if `earlier` lies beyond `self`.
     pub const fn saturating_since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
+        self.0.get().saturating_sub(earlier.0.get())
     }
 
     /// Returns `self - bytes`, or the ISN's position.
     #[must_use]
     pub const fn saturating_back(self, bytes: u64) -> Self {
-        Self(self.0.saturating_sub(bytes))
+        Self::new(self.get().saturating_sub(bytes))
     }
 
     /// Widens `seq` to the offset nearest to `near`, or `None` if that lies before the ISN.
@@ -52,7 +56,7 @@ impl Offset {
             near.0.checked_add(u64::from(ahead)).map(Self)
         } else {
             let behind = (1_u64 << 32) - u64::from(ahead);
-            near.0.checked_sub(behind).map(Self)
+            near.get().checked_sub(behind).map(Self::new)
         }
     }
 
@@ -62,8 +66,14 @@ impl Offset {
             clippy::cast_possible_truncation,
             reason = "sequence numbers are taken modulo 2^32"
         )]
-        let low = self.0 as u32;
+        let low = self.get() as u32;
         isn + low
+    }
+}
+
+impl Default for Offset {
+    fn default() -> Self {
+        Self::ZERO
     }
 }
 
@@ -83,7 +93,7 @@ impl AddAssign<u64> for Offset {
 
 impl fmt::Debug for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "+{}", self.0)
+        write!(f, "+{}", self.get())
     }
 }
 

@@ -22,17 +22,37 @@ impl Endpoint {
     /// the endpoint's configuration.
     ///
     /// A port whose last connection to that peer is in TIME-WAIT here may be drawn again once timestamps tell
-    /// the two apart ([`TimeWaitTable::may_be_reopened`](super::time_wait::TimeWaitTable::may_be_reopened)).
+    /// the two apart (RFC 6191).
     ///
     /// # Errors
     ///
     /// [`EndpointError`] if the address cannot be reached, a limit is reached or the endpoint is closed.
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "__internals")),
+        allow(dead_code, reason = "reached through `internals` only")
+    )]
     pub fn connect(
         &mut self,
         now: Timestamp,
         remote: SocketAddr,
         port: u16,
-        config: impl Into<Option<Arc<Config>>>,
+        config: Option<Config>,
+    ) -> Result<ConnectionId, EndpointError> {
+        let config = self.config_or(config.map(Arc::new));
+        self.connect_shared(now, remote, port, config)
+    }
+
+    /// Does the same with a configuration that connections share.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    pub fn connect_shared(
+        &mut self,
+        now: Timestamp,
+        remote: SocketAddr,
+        port: u16,
+        config: Arc<Config>,
     ) -> Result<ConnectionId, EndpointError> {
         let remote = self.reachable(remote, port)?;
         self.check_room()?;
@@ -58,7 +78,7 @@ impl Endpoint {
             key,
             remote,
             local_ip: None,
-            config: self.config_or(config.into()),
+            config,
             after: self.time_wait.remove(&key),
         };
         Ok(self.open(now, opening, Origin::Connect))
@@ -72,12 +92,32 @@ impl Endpoint {
     ///
     /// [`EndpointError`] as for [`connect`](Self::connect); [`EndpointError::PortInUse`] if a connection with
     /// this peer and port exists.
+    #[cfg_attr(
+        not(any(test, fuzzing, feature = "__internals")),
+        allow(dead_code, reason = "reached through `internals` only")
+    )]
     pub fn rendezvous(
         &mut self,
         now: Timestamp,
         remote: SocketAddr,
         port: u16,
-        config: impl Into<Option<Arc<Config>>>,
+        config: Option<Config>,
+    ) -> Result<ConnectionId, EndpointError> {
+        let config = self.config_or(config.map(Arc::new));
+        self.rendezvous_shared(now, remote, port, config)
+    }
+
+    /// Does the same with a configuration that connections share.
+    ///
+    /// # Errors
+    ///
+    /// As for [`rendezvous`](Self::rendezvous).
+    pub fn rendezvous_shared(
+        &mut self,
+        now: Timestamp,
+        remote: SocketAddr,
+        port: u16,
+        config: Arc<Config>,
     ) -> Result<ConnectionId, EndpointError> {
         let remote = self.reachable(remote, port)?;
         let key = Key::new(remote, port, port);
@@ -90,7 +130,7 @@ impl Endpoint {
             key,
             remote,
             local_ip: None,
-            config: self.config_or(config.into()),
+            config,
             after: self.time_wait.remove(&key),
         };
         Ok(self.open(now, opening, Origin::Rendezvous))

@@ -12,8 +12,9 @@ use crate::connection::TimeWaitRecord;
 use crate::timestamp::Timestamp;
 use crate::wire::{Flags, Header, Integrity, Options, Segment, SeqNumber, Timestamps};
 
-/// Our timestamp is certain to be larger after this time: one tick of its clock, and part of another.
-const TIMESTAMP_TICK: Duration = Duration::from_millis(2);
+/// How long a record stays in force against this side's own next connection: PAWS between two endpoints of this
+/// crate lets pass what is 250 ms late, and a tick of the timestamps' clock is 1 ms.
+const REOPENED_AFTER: Duration = Duration::from_millis(300);
 
 /// TIME-WAIT records by key and by time of expiry.
 ///
@@ -80,17 +81,18 @@ impl TimeWaitTable {
     /// [`remove`](Self::remove) returns.
     ///
     /// RFC 6191 §2 lets the peer take such a SYN in TIME-WAIT because its timestamp is larger than any that it
-    /// has seen; this is the same rule for the record on our own side. Old segments of ours fail the peer's PAWS
-    /// test, since our timestamp has moved on since the last that mattered; old segments of the peer fail ours,
-    /// since its clock goes on too. A peer that still waits for the last ACK resets its old connection when it
+    /// has seen; this is the same rule for the record on our own side. Old segments of ours lie before the new
+    /// connection's numbers; those of the peer fail PAWS, since its clock goes on too (RFC 7323 §5.4). A peer that still waits for the last ACK resets its old connection when it
     /// meets our SYN (RFC 9293 §3.5.1, Figure 8).
     pub(super) fn may_be_reopened(&self, now: Timestamp, key: &Key) -> bool {
+        // Deviation from RFC 9293 §3.6.1: not only a SYN of the peer ends the wait, because an address pair
+        // would otherwise carry no more connections per TIME-WAIT than there are ports.
         let Some(entry) = self.records.get(key) else {
             return true;
         };
         // The wait began with the latest segment that could matter: the ACK of the peer's FIN.
         let remaining = entry.record.expires.saturating_since(now);
-        entry.record.ts_recent.is_some() && remaining.saturating_add(TIMESTAMP_TICK) <= entry.length
+        entry.record.ts_recent.is_some() && remaining.saturating_add(REOPENED_AFTER) <= entry.length
     }
 
     /// Returns when the first record expires.

@@ -216,9 +216,9 @@ impl Endpoint {
         let id = self.handle.enter(|core, now, _| {
             core.check_open()?;
             let id = if is_rendezvous {
-                core.endpoint.rendezvous(now, remote, port, Some(config))?
+                (core.endpoint).rendezvous_shared(now, remote, port, config)?
             } else {
-                core.endpoint.connect(now, remote, port, Some(config))?
+                core.endpoint.connect_shared(now, remote, port, config)?
             };
             core.adopt(id);
             Ok::<_, crate::EndpointError>(id)

@@ -77,7 +77,11 @@ fn a_port_is_drawn_again_only_once_the_timestamps_tell_the_connections_apart() {
     let (now, server) = (net.now, address(SERVER));
     let early = net.endpoint(CLIENT).connect(now, server, PORT, None);
     assert!(early.is_err(), "at the same tick of the clock");
-    net.now = now + Duration::from_millis(2);
+    net.now = now + Duration::from_millis(299);
+    let late = net.now;
+    let early = net.endpoint(CLIENT).connect(late, server, PORT, None);
+    assert!(early.is_err(), "within what PAWS lets pass");
+    net.now = now + Duration::from_millis(300);
     let (client, _) = net.establish();
     assert_eq!(net.connection(CLIENT, client).local_port(), last.src_port);
     let syn = net
@@ -87,7 +91,7 @@ fn a_port_is_drawn_again_only_once_the_timestamps_tell_the_connections_apart() {
         .unwrap()
         .header();
     let advance = |header: &Header| header.options.timestamps.unwrap().tsval;
-    assert!(advance(&syn).wrapping_sub(advance(&last)) >= 2);
+    assert!(advance(&syn).wrapping_sub(advance(&last)) >= 300);
     assert!(syn.seq.follows(last.seq), "{} after {}", syn.seq, last.seq);
     assert_eq!(net.endpoint(CLIENT).stats().time_wait, 0);
 }
@@ -97,7 +101,7 @@ fn a_peer_that_waits_for_the_last_ack_makes_way_for_the_next_connection() {
     // The ACK of the server's FIN is lost: it stays in LAST-ACK.
     let (mut net, last) = only_port(|flight| flight.to == address(SERVER));
     assert_eq!(net.endpoint(SERVER).stats().connections, 1);
-    net.now = net.now + Duration::from_millis(2);
+    net.now = net.now + Duration::from_millis(300);
     let client = net.connect(CLIENT, SERVER);
     net.advance(Duration::from_secs(2));
     assert_eq!(net.connection(CLIENT, client).local_port(), last.src_port);
