@@ -1,7 +1,7 @@
 //! Many connections through one endpoint per side: how fast they come and go, what an idle one holds, and how a
 //! thousand busy ones share.
 //!
-//! Run with `cargo bench --manifest-path benches/Cargo.toml --bench connections [-- rate|idle|active|soak]...`; without a
+//! Run with `cargo bench --manifest-path benches/Cargo.toml --bench connections [-- rate|idle|scale|active|soak]...`; without a
 //! name, all but `soak`. Both sides are in one process, on a runtime of two workers.
 //!
 //! - `rate`: connect, one byte each way, drop; one after another and 64 at a time, beside kernel TCP in turns.
@@ -9,6 +9,8 @@
 //! - `soak`: the same, 64 at a time, over UDP alone, `SECONDS` long (default 60): do the ports suffice?
 //! - `idle`: bytes in the allocator per connection and side after a byte each way, and the CPU time of five idle
 //!   seconds. `CONNECTIONS` (default 10,000).
+//! - `scale`: what a byte there and back costs between two endpoints in memory, without sockets, beside 100, 10,000 and
+//!   100,000 connections that are open.
 //! - `active`: goodput of one connection, and of `CONNECTIONS` at once (default 1,000) with the slowest beside the mean.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
@@ -21,7 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use reliable_udp::{Config, Endpoint, ReliableUdpListener, ReliableUdpSocket};
+use bytes::Bytes;
+use reliable_udp::internals;
+use reliable_udp::{Config, Endpoint, ReliableUdpListener, ReliableUdpSocket, Timestamp};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -47,12 +51,16 @@ fn main() -> io::Result<()> {
     if names.is_empty() || is_wanted("idle") {
         runtime.block_on(idle())?;
     }
+    if names.is_empty() || is_wanted("scale") {
+        scale();
+    }
     if names.is_empty() || is_wanted("active") {
         runtime.block_on(active())?;
     }
     if is_wanted("soak") {
         let length = Duration::from_secs(setting("SECONDS", 60));
-        let run = runtime.block_on(churn_udp(64, length))?;
+        let at_a_time = usize::try_from(setting("AT_A_TIME", 64)).unwrap_or(64);
+        let run = runtime.block_on(churn_udp(at_a_time, length))?;
         println!("soak: {:.0} connections/s for {length:?}", run);
     }
     Ok(())
@@ -89,10 +97,19 @@ fn median(runs: &mut [f64]) -> f64 {
 
 /// Two endpoints on loopback, the second of which listens.
 async fn endpoints(config: &Config) -> io::Result<(Endpoint, Endpoint, ReliableUdpListener)> {
-    let client = Endpoint::bind("127.0.0.1:0", config.clone()).await?;
-    let server = Endpoint::bind("127.0.0.1:0", config.clone()).await?;
+    let client = Endpoint::from_socket(socket()?, config.clone())?;
+    let server = Endpoint::from_socket(socket()?, config.clone())?;
     let listener = server.listen(1)?;
     Ok((client, server, listener))
+}
+
+/// A socket whose buffers are as large as a server would set them.
+fn socket() -> io::Result<std::net::UdpSocket> {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    let buffers = socket2::SockRef::from(&socket);
+    buffers.set_recv_buffer_size(4 << 20)?;
+    buffers.set_send_buffer_size(4 << 20)?;
+    Ok(socket)
 }
 
 /// One byte there and one back; the caller is the one who connected, and closes first.
@@ -231,6 +248,130 @@ async fn idle() -> io::Result<()> {
 fn in_use() -> usize {
     let stats = ALLOCATOR.stats();
     stats.bytes_allocated - stats.bytes_deallocated
+}
+
+/// Two endpoints that hand each other their datagrams.
+struct Couple {
+    now: Timestamp,
+    sides: [(SocketAddr, internals::Endpoint); 2],
+    ids: Vec<[internals::ConnectionId; 2]>,
+}
+
+impl Couple {
+    fn new(connections: usize) -> Self {
+        let now = Timestamp::from_millis(1_000);
+        let side = |number: u8| {
+            let addr = SocketAddr::from(([10, 0, 0, number], 9_000));
+            let secrets = internals::Secrets {
+                isn: [number; 16],
+                port: [number + 2; 16],
+                cookie: [number + 4; 16],
+                hash_seed: u64::from(number),
+            };
+            let local = internals::EndpointLocal { addr };
+            (
+                addr,
+                internals::Endpoint::new(now, Config::default(), secrets, local),
+            )
+        };
+        let mut couple = Self {
+            now,
+            sides: [side(1), side(2)],
+            ids: Vec::new(),
+        };
+        let (addr, server) = &mut couple.sides[1];
+        // A pair of addresses and a port carry 32,768 connections.
+        let ports: Vec<u16> = (1..=8).collect();
+        for &port in &ports {
+            server.listen(port, None).expect("the port is free");
+        }
+        let addr = *addr;
+        for number in 0..connections {
+            let port = ports[number % ports.len()];
+            let id = couple.sides[0]
+                .1
+                .connect(now, addr, port, None)
+                .expect("there is room");
+            couple.exchange();
+            let (server, _) = couple.sides[1].1.accept(port).expect("connected");
+            couple.ids.push([id, server]);
+        }
+        couple
+    }
+
+    /// Delivers until nobody has anything to say.
+    fn exchange(&mut self) {
+        let mut buf = vec![0; 65_536];
+        let mut is_silent = false;
+        while !is_silent {
+            is_silent = true;
+            for from in 0..2 {
+                let (remote, sender) = &mut self.sides[from];
+                let remote = *remote;
+                let mut arrivals = Vec::new();
+                while let Some(departure) = sender.poll_transmit(self.now, 64, &mut buf) {
+                    let bytes = Bytes::copy_from_slice(&buf[..departure.len]);
+                    arrivals.push((bytes, departure.segment_size));
+                }
+                while sender.poll_event().is_some() {}
+                is_silent &= arrivals.is_empty();
+                for (bytes, stride) in &arrivals {
+                    let arrival = internals::Arrival {
+                        remote,
+                        local_ip: None,
+                        ecn: None,
+                        bytes,
+                        stride: *stride,
+                    };
+                    self.sides[1 - from].1.handle_arrival(self.now, &arrival);
+                }
+            }
+        }
+    }
+
+    /// A byte from one side to the other, read there.
+    fn carry(&mut self, number: usize, from: usize) {
+        let (now, ids) = (self.now, self.ids[number]);
+        let sender = &mut self.sides[from].1;
+        let written = sender.with_connection(now, ids[from], |c| c.write(now, b"?"));
+        assert_eq!(written, Some(Ok(1)));
+        self.exchange();
+        let (receiver, mut byte) = (&mut self.sides[1 - from].1, [0]);
+        let read = receiver.with_connection(now, ids[1 - from], |c| c.read(now, &mut byte));
+        assert_eq!(read, Some(Ok(1)));
+    }
+
+    /// Time passes, and whatever timers there are act.
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        for (_, endpoint) in &mut self.sides {
+            if endpoint.poll_timeout().is_some_and(|at| at <= self.now) {
+                endpoint.handle_timeout(self.now);
+            }
+        }
+        self.exchange();
+    }
+}
+
+fn scale() {
+    const VISITS: usize = 100_000;
+    for connections in [100, 10_000, 100_000] {
+        let mut couple = Couple::new(connections);
+        let mut number = 0;
+        let started = Instant::now();
+        for _ in 0..VISITS {
+            // One after another by a stride that has no divisor in common with their number.
+            number = (number + 7_919) % connections;
+            couple.carry(number, 0);
+            couple.carry(number, 1);
+            couple.pass(Duration::from_millis(1));
+        }
+        let each = started.elapsed().as_secs_f64() / VISITS as f64;
+        println!(
+            "scale: {:.2} µs for a byte there and back beside {connections} connections",
+            each * 1e6
+        );
+    }
 }
 
 async fn active() -> io::Result<()> {
