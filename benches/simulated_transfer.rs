@@ -91,7 +91,8 @@ fn core_alone(total: u64, repetitions: usize, losses: &[u64]) {
         for (loss, rates) in losses.iter().zip(&mut rates) {
             let mut pair = core_pair::CorePair::new(*loss, repetition as u64 + 1, allocations);
             pair.run(total / 16);
-            let (before, allocated) = (pair.stats(), pair.allocated());
+            let before = pair.stats();
+            let allocated: u64 = pair.allocated().iter().sum();
             let started = Instant::now();
             pair.run(total);
             let seconds = started.elapsed().as_secs_f64();
@@ -106,7 +107,7 @@ fn core_alone(total: u64, repetitions: usize, losses: &[u64]) {
                 seconds / (total as f64 / 1e9),
                 resent as f64 / segments,
                 (after.segments_received - before.segments_received) as f64 * 100.0 / segments,
-                (pair.allocated() - allocated) as f64 / segments,
+                (pair.allocated().iter().sum::<u64>() - allocated) as f64 / segments,
             );
             rates.push(rate);
         }

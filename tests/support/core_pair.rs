@@ -61,7 +61,7 @@ struct Wire {
 }
 
 /// The pair, the sender first.
-pub struct CorePair {
+pub(crate) struct CorePair {
     now: Timestamp,
     ends: [Endpoint; 2],
     ids: Option<[ConnectionId; 2]>,
@@ -76,8 +76,8 @@ pub struct CorePair {
     read: u64,
     /// How often memory was allocated so far, by whoever counts.
     allocations: fn() -> u64,
-    /// What of that was inside the core.
-    allocated: u64,
+    /// What of that was inside either end.
+    allocated: [u64; 2],
 }
 
 fn addr(end: usize) -> SocketAddr {
@@ -87,7 +87,7 @@ fn addr(end: usize) -> SocketAddr {
 
 impl CorePair {
     /// Makes a pair whose sender's segments are lost with probability `loss` in ten thousand, and connects it.
-    pub fn new(loss: u64, seed: u64, allocations: fn() -> u64) -> Self {
+    pub(crate) fn new(loss: u64, seed: u64, allocations: fn() -> u64) -> Self {
         let config = Config::builder()
             .datagram_size(1_452)
             .congestion(CongestionControl::custom(|_| Fixed))
@@ -118,7 +118,7 @@ impl CorePair {
             data: (0..PIECE).map(|i| (i % 251) as u8).collect(),
             read: 0,
             allocations,
-            allocated: 0,
+            allocated: [0; 2],
         };
         pair.connect();
         pair.loss = loss;
@@ -141,7 +141,7 @@ impl CorePair {
     }
 
     /// Transfers so many bytes more.
-    pub fn run(&mut self, bytes: u64) {
+    pub(crate) fn run(&mut self, bytes: u64) {
         let until = self.read + bytes;
         self.serve(0);
         while self.read < until {
@@ -149,13 +149,13 @@ impl CorePair {
         }
     }
 
-    /// Returns how often the core has allocated memory so far.
-    pub fn allocated(&self) -> u64 {
+    /// Returns how often the sender and the receiver have allocated memory so far.
+    pub(crate) fn allocated(&self) -> [u64; 2] {
         self.allocated
     }
 
     /// Returns the sender's statistics.
-    pub fn stats(&self) -> ConnectionStats {
+    pub(crate) fn stats(&self) -> ConnectionStats {
         let id = self.ids.expect("it is connected")[0];
         let connection = self.ends[0].connection(id);
         connection.expect("nobody has closed it").stats()
@@ -177,15 +177,20 @@ impl CorePair {
         let next = next.expect("a transfer always waits for something");
         let micros = next.saturating_since(Timestamp::ZERO).as_micros();
         let ticks = u64::try_from(micros).expect("a short time") / TICK + 1;
-        self.now = self.now.max(Timestamp::ZERO + Duration::from_micros(ticks * TICK));
+        self.now = self
+            .now
+            .max(Timestamp::ZERO + Duration::from_micros(ticks * TICK));
         for end in 0..2 {
             while let Some(train) = self.next_arrival(end) {
                 self.arrive(end, &train);
             }
-            if self.ends[end].poll_timeout().is_some_and(|at| at <= self.now) {
+            if self.ends[end]
+                .poll_timeout()
+                .is_some_and(|at| at <= self.now)
+            {
                 let before = (self.allocations)();
                 self.ends[end].handle_timeout(self.now);
-                self.allocated += (self.allocations)() - before;
+                self.allocated[end] += (self.allocations)() - before;
             }
             self.serve(end);
         }
@@ -209,7 +214,7 @@ impl CorePair {
         };
         let before = (self.allocations)();
         self.ends[end].handle_arrival(self.now, &arrival);
-        self.allocated += (self.allocations)() - before;
+        self.allocated[end] += (self.allocations)() - before;
         drop(kept);
     }
 
@@ -228,7 +233,7 @@ impl CorePair {
                     }
                 }
             });
-            self.allocated += (self.allocations)() - before;
+            self.allocated[end] += (self.allocations)() - before;
         }
         self.depart(end);
     }
@@ -237,7 +242,7 @@ impl CorePair {
         loop {
             let before = (self.allocations)();
             let departure = self.ends[end].poll_transmit(self.now, TRAIN, &mut self.out);
-            self.allocated += (self.allocations)() - before;
+            self.allocated[end] += (self.allocations)() - before;
             let Some(departure) = departure else { break };
             let stride = departure.segment_size;
             let mut kept = std::mem::take(&mut self.kept);
@@ -264,7 +269,7 @@ impl CorePair {
         loop {
             let before = (self.allocations)();
             let event: Option<EndpointEvent> = self.ends[end].poll_event();
-            self.allocated += (self.allocations)() - before;
+            self.allocated[end] += (self.allocations)() - before;
             if event.is_none() {
                 break;
             }

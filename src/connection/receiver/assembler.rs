@@ -22,8 +22,8 @@ use crate::connection::range_set::RangeSet;
 pub(super) const MAX_RANGES: usize = 1_024;
 /// Bytes charged for a range beside what it holds.
 pub(super) const RANGE_OVERHEAD: usize = 96;
-/// Bytes of a page.
-const PAGE: usize = 4_096;
+/// Bytes of a page: large enough that taking and freeing one does not count beside what it holds.
+const PAGE: usize = 16_384;
 
 /// Out-of-order ranges and their bytes.
 ///

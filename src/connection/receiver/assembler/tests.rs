@@ -139,13 +139,13 @@ fn the_first_held_part_is_found() {
 fn pages_are_shared_by_ranges_and_given_up_with_the_last() {
     let mut test = AssemblerTest::new();
     let page = "x".repeat(PAGE);
-    // 100..4196 crosses into page 1, where 5000..5001 lies as well.
+    // 100 bytes lie in page 1, where the single one lies as well.
     test.insert(100, &page);
-    test.insert(5_000, "y");
+    test.insert(PAGE as u64 + 900, "y");
     assert_eq!(test.assembler.memory(), 2 * PAGE + 2 * RANGE_OVERHEAD);
-    test.expect_first(4_196, &page);
+    test.expect_first(PAGE as u64 + 100, &page);
     assert_eq!(test.assembler.memory(), PAGE + RANGE_OVERHEAD);
-    test.expect_first(5_001, "y");
+    test.expect_first(PAGE as u64 + 901, "y");
     assert_eq!(test.assembler.memory(), 0);
 }
 
@@ -153,7 +153,7 @@ fn pages_are_shared_by_ranges_and_given_up_with_the_last() {
 fn large_parts_of_pages_are_handed_over_and_small_ones_copied() {
     let mut test = AssemblerTest::new();
     // 96 bytes in page 0 and all of page 1.
-    test.insert(4_000, &"x".repeat(96 + PAGE));
+    test.insert(PAGE as u64 - 96, &"x".repeat(96 + PAGE));
     test.assembler
         .take_first(Offset::new(u64::MAX), &mut test.queue);
     // One page, a chunk of the smallest size, and a few entries.

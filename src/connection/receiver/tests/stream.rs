@@ -160,7 +160,7 @@ fn scattered_bytes_cost_no_more_than_the_window() {
         test.segment(4_000 + 4_096 * n, 1);
     }
     test.receiver.discard_acks();
-    let overhead = 2 * 4_096 + 15 * 96;
+    let overhead = 2 * 16_384 + 15 * 96;
     assert!(
         test.receiver.memory() <= capacity + overhead,
         "{}",
