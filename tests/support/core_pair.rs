@@ -115,7 +115,7 @@ impl CorePair {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             out: vec![0; 65_536 * 2],
             kept: Vec::new(),
-            data: (0..PIECE).map(|i| (i % 251) as u8).collect(),
+            data: vec![0x5a; PIECE],
             read: 0,
             allocations,
             allocated: [0; 2],

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::loss::{Evidence, Verdict, detect};
 use super::losses::Losses;
 use super::rack::{AckRound, DeliveryTime};
+use super::sample::{Karn, Newest};
 use super::scoreboard::Piece;
 use super::tlp::{ProbeAck, Tlp};
 use super::undo::Episode;
@@ -568,47 +569,5 @@ impl Recovery {
             cwnd = self.cwnd(),
             "ack"
         );
-    }
-}
-
-/// Finds the RTT of the segment sent last among those that one ACK delivers (draft-ietf-ccwg-bbr-06 §5.5.7.1).
-#[derive(Debug, Default)]
-struct Newest {
-    transmission: u64,
-    /// `None` if it was sent more than once.
-    sent_at: Option<Timestamp>,
-}
-
-impl Newest {
-    fn on_delivered(&mut self, piece: &Piece) {
-        if piece.snapshot.transmission >= self.transmission {
-            self.transmission = piece.snapshot.transmission;
-            self.sent_at = (!piece.was_retransmitted).then_some(piece.snapshot.sent_at);
-        }
-    }
-
-    fn rtt(&self, now: Timestamp) -> Option<Duration> {
-        self.sent_at.map(|sent_at| now.saturating_since(sent_at))
-    }
-}
-
-/// Takes the RTT sample of one ACK: that of the earliest sent segment that it acknowledges, as an echoed
-/// timestamp would, unless it acknowledges something that was sent twice (RFC 6298 §3).
-#[derive(Debug, Default)]
-struct Karn {
-    sent_at: Option<Timestamp>,
-    is_ambiguous: bool,
-}
-
-impl Karn {
-    fn on_acknowledged(&mut self, piece: &Piece) {
-        self.is_ambiguous |= piece.was_retransmitted;
-        self.sent_at.get_or_insert(piece.snapshot.sent_at);
-    }
-
-    fn sample(&self, now: Timestamp) -> Option<Duration> {
-        self.sent_at
-            .filter(|_| !self.is_ambiguous)
-            .map(|sent_at| now.saturating_since(sent_at))
     }
 }

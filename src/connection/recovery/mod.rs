@@ -34,6 +34,7 @@ mod prr;
 mod rack;
 mod rto;
 mod rtt;
+mod sample;
 mod scoreboard;
 mod spurious;
 mod timer;

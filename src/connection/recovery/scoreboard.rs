@@ -12,10 +12,16 @@
 //! A record also knows the transmission that carried it last, so that a detector by time can ask what of
 //! a transmission is still in flight, and declare it lost.
 
+#[cfg(any(test, fuzzing, feature = "__internals"))]
+mod check;
+mod record;
+
 use std::ops::Range;
 
 use slab::Slab;
 
+pub use self::record::Piece;
+use self::record::{Record, RecordState};
 use super::delivery_rate::SendSnapshot;
 use crate::connection::Offset;
 use crate::connection::offset_map::OffsetMap;
@@ -28,64 +34,6 @@ const SPARE_RANGES: u64 = 64;
 const RECENT: usize = 4;
 /// How many neighbouring lost records one retransmission may join.
 const MAX_JOINED: usize = 64;
-
-/// What is known about a range that is neither acknowledged nor SACKed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordState {
-    /// Sent, and one copy is in flight.
-    Sent,
-    /// Lost, and not sent again yet.
-    Lost,
-    /// Lost, and sent again: one copy is in flight.
-    Retransmitted,
-    /// Sent again though it was not lost (RFC 6675 §4, `NextSeg` rule 3): two copies are in flight.
-    Doubled,
-}
-
-impl RecordState {
-    /// How often `SetPipe` (RFC 6675 §4) counts an octet.
-    const fn copies(self) -> u64 {
-        match self {
-            Self::Lost => 0,
-            Self::Sent | Self::Retransmitted => 1,
-            Self::Doubled => 2,
-        }
-    }
-}
-
-/// One record, without its start, which is the key.
-#[derive(Debug, Clone, Copy)]
-struct Record {
-    end: Offset,
-    state: RecordState,
-    was_retransmitted: bool,
-    /// How many segments had been sent on the connection before this record's first one.
-    segments_before: u64,
-    first_transmission: u64,
-    snapshot: SendSnapshot,
-}
-
-/// Part of the scoreboard that an operation reports to its caller.
-#[derive(Debug, Clone, Copy)]
-pub struct Piece {
-    /// Its first offset.
-    pub start: Offset,
-    /// The offset after its last.
-    pub end: Offset,
-    /// Whether it was sent more than once (RFC 6298 §3).
-    pub was_retransmitted: bool,
-    /// The number of the transmission that carried it first.
-    pub first_transmission: u64,
-    /// The counters at its latest transmission.
-    pub snapshot: SendSnapshot,
-}
-
-impl Piece {
-    /// Returns its length in bytes.
-    pub const fn len(&self) -> u64 {
-        self.end.saturating_since(self.start)
-    }
-}
 
 /// What was sent and is not acknowledged.
 ///
@@ -599,87 +547,6 @@ impl Scoreboard {
             }
             self.pipe -= piece.len();
             visit(&piece);
-        }
-    }
-
-    /// Checks what the type promises.
-    #[cfg(any(test, fuzzing, feature = "__internals"))]
-    pub fn check_invariants(&self) {
-        self.sacked.check_invariants();
-        assert!(self.snd_una <= self.snd_nxt && self.loss_frontier <= self.snd_nxt);
-        let (mut pipe, mut lost_bytes, mut resent_bytes, mut unsacked) = (0, 0, 0, 0);
-        let mut at = self.snd_una;
-        self.places.check_invariants();
-        self.lost.check_invariants();
-        assert_eq!(self.places.len(), self.records.len(), "records");
-        let mut lost = Vec::new();
-        for (start, place) in self.places.iter() {
-            let record = &self.records[place];
-            if record.state == RecordState::Lost {
-                lost.push((start, place));
-            }
-            assert!(
-                start >= at && record.end > start,
-                "records out of order at {start:?}"
-            );
-            let gap = self.sacked.covered_in(at..start);
-            assert_eq!(
-                gap,
-                start.saturating_since(at),
-                "hole in the scoreboard below {start:?}"
-            );
-            assert_eq!(
-                self.sacked.covered_in(start..record.end),
-                0,
-                "SACKed record {start:?}"
-            );
-            at = record.end;
-            let len = record.end.saturating_since(start);
-            unsacked += len;
-            pipe += len * record.state.copies();
-            match record.state {
-                RecordState::Lost => lost_bytes += len,
-                RecordState::Retransmitted | RecordState::Doubled => resent_bytes += len,
-                RecordState::Sent => {}
-            }
-            if matches!(record.state, RecordState::Sent | RecordState::Doubled) {
-                assert!(
-                    start >= self.loss_frontier,
-                    "{start:?} is below the frontier"
-                );
-            }
-        }
-        let tail = self.sacked.covered_in(at..self.snd_nxt);
-        assert_eq!(
-            tail,
-            self.snd_nxt.saturating_since(at),
-            "hole at the end of the scoreboard"
-        );
-        assert_eq!(unsacked, self.unsacked(), "unsacked");
-        assert_eq!(pipe, self.pipe, "pipe");
-        assert_eq!(lost_bytes, self.lost_bytes, "lost bytes");
-        assert_eq!(resent_bytes, self.resent_bytes, "resent bytes");
-        assert!(self.lost.iter().eq(lost), "set of lost records");
-        for known in self.recent.iter().filter(|known| known.end > self.snd_una) {
-            let known = known.start.max(self.snd_una)..known.end;
-            let len = known.end.saturating_since(known.start);
-            assert_eq!(self.sacked.covered_in(known), len, "recent block");
-        }
-    }
-}
-
-impl Record {
-    fn is_in_flight(&self, transmission: u64) -> bool {
-        self.snapshot.transmission == transmission && self.state != RecordState::Lost
-    }
-
-    const fn piece(&self, start: Offset) -> Piece {
-        Piece {
-            start,
-            end: self.end,
-            was_retransmitted: self.was_retransmitted,
-            first_transmission: self.first_transmission,
-            snapshot: self.snapshot,
         }
     }
 }
