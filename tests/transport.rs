@@ -235,3 +235,40 @@ async fn failures_of_the_transport_are_counted_and_repaired() {
     assert_eq!(server.transport_receive_errors, 3);
     assert!(server.bytes_sent >= 20 * server.datagrams_sent);
 }
+
+#[tokio::test]
+async fn the_socket_has_the_buffers_that_were_asked_for() {
+    /// Linux says twice what it was asked for.
+    const ASKED: usize = 64 * 1024;
+    let sizes = |endpoint: &Endpoint| {
+        let stats = endpoint.stats().transport;
+        [stats.send_buffer.unwrap(), stats.receive_buffer.unwrap()]
+    };
+    let small = Config::builder()
+        .send_socket_buffer(Some(ASKED))
+        .receive_socket_buffer(Some(ASKED))
+        .build()
+        .unwrap();
+    let by_default = Endpoint::bind("127.0.0.1:0", Config::default())
+        .await
+        .unwrap();
+    let bound = Endpoint::bind("127.0.0.1:0", small.clone()).await.unwrap();
+    for (size, default) in sizes(&bound).into_iter().zip(sizes(&by_default)) {
+        assert!((ASKED..=2 * ASKED).contains(&size), "{size}");
+        assert!(default > size, "{default}");
+    }
+    // What a socket brings along is not made smaller.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let none = Config::builder()
+        .send_socket_buffer(None)
+        .receive_socket_buffer(None)
+        .build()
+        .unwrap();
+    let untouched = Endpoint::from_socket(socket.try_clone().unwrap(), none).unwrap();
+    let before = sizes(&untouched);
+    let taken_over = Endpoint::from_socket(socket, small).unwrap();
+    for (after, before) in sizes(&taken_over).into_iter().zip(before) {
+        assert!(after >= before, "{after} of {before}");
+    }
+    assert_eq!(taken_over.stats().transport.kernel_drops, 0);
+}

@@ -59,3 +59,31 @@ impl ConfigBuilder {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Config, ConfigError};
+
+    #[test]
+    fn a_rejected_size_is_named() {
+        let build = || Config::builder();
+        let cases = [
+            (
+                "send_socket_buffer",
+                build().send_socket_buffer(Some(1_000)),
+            ),
+            (
+                "receive_socket_buffer",
+                build().receive_socket_buffer(Some(2 << 30)),
+            ),
+        ];
+        for (name, builder) in cases {
+            match builder.build() {
+                Err(ConfigError::OutOfRange { field, .. }) => assert_eq!(field, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        let system = build().send_socket_buffer(None).receive_socket_buffer(None);
+        assert!(system.build().is_ok());
+    }
+}

@@ -134,10 +134,12 @@ impl<'a> Transmit<'a> {
 
     /// Copies the contents into one.
     pub(super) fn gather(&self) -> Vec<u8> {
-        self.contents
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect()
+        let len = self.contents.iter().map(|slice| slice.len()).sum();
+        let mut gathered = Vec::with_capacity(len);
+        for slice in self.contents {
+            gathered.extend_from_slice(slice);
+        }
+        gathered
     }
 }
 
