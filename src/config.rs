@@ -129,9 +129,7 @@ impl Default for Config {
             send_buffer: 32 * MIB,
             receive_buffer: 32 * MIB,
             buffer_tuning: true,
-            // Measured on loopback: what waits to be sent stays in a core's cache, and the processor's time per
-            // byte halves.
-            notsent_lowat: Some(512 * 1024),
+            notsent_lowat: None,
             // The IPv6 minimum MTU of 1,280 less 40 bytes of IP and 8 of UDP: fits every path.
             datagram_size: SAFE_DATAGRAM,
             min_datagram_size: SAFE_DATAGRAM,
@@ -328,8 +326,9 @@ impl ConfigBuilder {
     /// Limits the bytes that were written and never sent, 4 KiB to 1 GiB, as `TCP_NOTSENT_LOWAT` does: a
     /// write takes no more than this beyond what the windows let out, and one that waits goes on once half
     /// of it has left. What is sent next can so be decided late, and the buffer holds little more than what
-    /// is under way. At least one segment is always taken. Default: 512 KiB, which fits a core's cache; with
-    /// `None` the [`send_buffer`](Self::send_buffer) alone decides.
+    /// is under way. At least one segment is always taken. Default: `None`, which is 512 KiB, so that what waits
+    /// stays in a core's cache; without [`buffer_tuning`](Self::buffer_tuning) the
+    /// [`send_buffer`](Self::send_buffer) alone decides.
     pub fn notsent_lowat(mut self, bytes: Option<usize>) -> Self {
         self.config.notsent_lowat = bytes;
         self

@@ -15,6 +15,8 @@ use super::transport::{RecvBuffer, RecvMeta};
 const BUFFER_LEN: usize = 65_536;
 /// Buffers of one receive at most. A full batch doubles them.
 const MAX_BATCH: usize = 32;
+/// Buffers of one receive at least: the second one left empty tells that nothing more waits.
+const MIN_BATCH: usize = 2;
 /// Buffers kept beside those at most.
 const MAX_SPARE: usize = 32;
 /// Payloads up to this size are copied out by the receiver in any case, so that what they arrived in is free again
@@ -79,7 +81,7 @@ impl Buffers {
             }
         }
         let spare = &self.spare;
-        self.ready.resize_with(len.max(1), || spare.take());
+        self.ready.resize_with(len.max(MIN_BATCH), || spare.take());
         &mut self.ready
     }
 
@@ -119,7 +121,7 @@ impl Buffers {
 
     /// Gives back what the latest turns had no need of; to be called when the batch was dropped.
     pub(super) fn refill(&mut self) {
-        self.ready.truncate(self.needed.max(1));
+        self.ready.truncate(self.needed.max(MIN_BATCH));
         self.spare.keep(self.needed.min(MAX_SPARE));
     }
 }

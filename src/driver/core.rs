@@ -76,6 +76,8 @@ struct ListenerWaiters {
 /// What is to be woken or dropped once all locks are released.
 #[derive(Debug, Default)]
 pub(crate) struct Wakeups {
+    /// The first task of those to be woken, mostly the only one: no allocation for it.
+    task: Option<Waker>,
     tasks: Vec<Waker>,
     groups: Vec<Arc<Notify>>,
     /// Replaced wakers: dropping one may run foreign code too.
@@ -115,7 +117,7 @@ impl Core {
                 }
                 EndpointEvent::Incoming { port } => {
                     if let Some(listener) = self.listeners.get_mut(&port) {
-                        wakeups.tasks.extend(listener.poll.take());
+                        wakeups.wake(listener.poll.take());
                         wakeups.groups.push(Arc::clone(&listener.accept));
                     }
                 }
@@ -127,7 +129,7 @@ impl Core {
             (None, _) => false,
         };
         if is_earlier {
-            wakeups.tasks.extend(self.driver.clone());
+            wakeups.wake(self.driver.clone());
         }
         if self.idle_waiters > 0 && self.endpoint.is_idle() {
             wakeups.groups.push(Arc::clone(&self.idle));
@@ -304,7 +306,7 @@ impl Core {
 
     fn wake_listeners(&mut self, wakeups: &mut Wakeups) {
         for listener in self.listeners.values_mut() {
-            wakeups.tasks.extend(listener.poll.take());
+            wakeups.wake(listener.poll.take());
             wakeups.groups.push(Arc::clone(&listener.accept));
         }
     }
@@ -342,20 +344,20 @@ impl Waiters {
     fn on_event(&mut self, event: Event, state: Option<State>, wakeups: &mut Wakeups) {
         match event {
             Event::Connected => {
-                wakeups.tasks.extend(self.read.take());
-                wakeups.tasks.extend(self.write.take());
+                wakeups.wake(self.read.take());
+                wakeups.wake(self.write.take());
                 wakeups.groups.extend(self.state.clone());
             }
             Event::Readable => {
-                wakeups.tasks.extend(self.read.take());
+                wakeups.wake(self.read.take());
                 wakeups.groups.extend(self.readable.clone());
             }
             // Acknowledgments made room, or brought a shutdown nearer to its end.
             Event::Writable => {
-                wakeups.tasks.extend(self.write.take());
-                wakeups.tasks.extend(self.shutdown.take());
+                wakeups.wake(self.write.take());
+                wakeups.wake(self.shutdown.take());
             }
-            Event::Finished => wakeups.tasks.extend(self.shutdown.take()),
+            Event::Finished => wakeups.wake(self.shutdown.take()),
             Event::Closed => self.wake_all(wakeups),
         }
         if matches!(state, Some(State::TimeWait | State::Closed) | None) {
@@ -364,9 +366,9 @@ impl Waiters {
     }
 
     fn wake_all(&mut self, wakeups: &mut Wakeups) {
-        wakeups.tasks.extend(self.read.take());
-        wakeups.tasks.extend(self.write.take());
-        wakeups.tasks.extend(self.shutdown.take());
+        wakeups.wake(self.read.take());
+        wakeups.wake(self.write.take());
+        wakeups.wake(self.shutdown.take());
         wakeups.groups.extend(self.readable.clone());
         wakeups.groups.extend(self.state.clone());
     }
@@ -380,8 +382,20 @@ impl Wakeups {
         self.retired.extend(slot.replace(waker.clone()));
     }
 
+    fn wake(&mut self, waker: Option<Waker>) {
+        let Some(waker) = waker else { return };
+        if self.task.is_none() {
+            self.task = Some(waker);
+        } else {
+            self.tasks.push(waker);
+        }
+    }
+
     /// Wakes and drops everything; no lock may be held.
     pub(crate) fn run(&mut self) {
+        if let Some(waker) = self.task.take() {
+            waker.wake();
+        }
         for waker in self.tasks.drain(..) {
             waker.wake();
         }

@@ -14,14 +14,14 @@
 
 use std::io::{self, IoSlice};
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
 use super::baton::{Baton, Turn};
 use super::clock::Clock;
 use super::core::{Core, Phase, Wakeups};
-use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
+use super::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 use super::transport::{DatagramTransport, Transmit};
 use crate::connection::{MAX_SLICES, Walk};
 use crate::endpoint::{Departure, Endpoint};
@@ -37,6 +37,8 @@ const SENDS_PER_TURN: usize = 64;
 pub(crate) struct Shared {
     core: Mutex<Core>,
     transmitter: Baton<Transmitter>,
+    /// Whether the last turn at the transmitter left something there that is not sent.
+    has_pending: AtomicBool,
     transport: Arc<dyn DatagramTransport>,
     clock: Clock,
     /// Sockets, listeners and endpoint handles; the driver ends after the last one.
@@ -85,6 +87,7 @@ impl Shared {
         Arc::new(Self {
             core: Mutex::new(Core::new(endpoint)),
             transmitter: Baton::new(transmitter),
+            has_pending: AtomicBool::new(false),
             transport,
             clock,
             handles: AtomicUsize::new(0),
@@ -143,7 +146,10 @@ impl Shared {
         let sending = loop {
             let turn = self.transmitter.take_turn(|transmitter| {
                 let cx = cx.as_deref_mut();
-                self.drain(transmitter, cx, &mut sends_left, &mut wakeups)
+                let sending = self.drain(transmitter, cx, &mut sends_left, &mut wakeups);
+                let has_pending = transmitter.pending.is_some();
+                self.has_pending.store(has_pending, Ordering::Release);
+                sending
             });
             let Some(Turn { outcome, is_asked }) = turn else {
                 break Sending::Elsewhere;
@@ -189,13 +195,20 @@ impl Shared {
                 };
                 departure
             };
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let contents = gather(
-                &departure,
-                &transmitter.buffer,
-                &transmitter.pieces,
-                &mut slices,
-            );
+            let (whole, mut slices);
+            let contents = if departure.header_len.is_some() {
+                slices = [IoSlice::new(&[]); MAX_SLICES];
+                gather(
+                    &departure,
+                    &transmitter.buffer,
+                    &transmitter.pieces,
+                    &mut slices,
+                )
+            } else {
+                let bytes = transmitter.buffer.get(..departure.len);
+                whole = [IoSlice::new(bytes.unwrap_or(&transmitter.buffer))];
+                &whole
+            };
             let transmit = Transmit {
                 remote: departure.remote,
                 local_ip: departure.local_ip,
@@ -234,6 +247,41 @@ impl Shared {
             }
         }
         Sending::Unfinished
+    }
+
+    /// The driver begins its turn: until it falls asleep, nobody has to wake it for an earlier deadline.
+    pub(super) fn wake_up(&self, waker: &Waker, wakeups: &mut Wakeups) {
+        self.lock().on_driver_awake(waker, wakeups);
+    }
+
+    /// Lets the endpoint's timers run that have expired; says whether there may be something to send.
+    pub(super) fn run_timers(&self) -> bool {
+        let mut wakeups = Wakeups::default();
+        let has_transmit = {
+            let mut core = self.lock();
+            if let Some(deadline) = core.endpoint.poll_timeout() {
+                let now = core.advance(&self.clock);
+                if deadline <= now {
+                    core.endpoint.handle_timeout(now);
+                    core.settle(&mut wakeups);
+                }
+            }
+            core.endpoint.has_transmit()
+        };
+        wakeups.run();
+        has_transmit || self.has_pending.load(Ordering::Acquire)
+    }
+
+    /// The driver ends its turn with its sleep set to `armed`; or not yet, if there is an earlier deadline, which
+    /// is returned.
+    pub(super) fn fall_asleep(&self, armed: Option<Timestamp>) -> Option<Timestamp> {
+        let mut core = self.lock();
+        let deadline = core.endpoint.poll_timeout();
+        let earlier = deadline.filter(|&deadline| armed.is_none_or(|armed| deadline < armed));
+        if earlier.is_none() {
+            core.on_driver_asleep(armed);
+        }
+        earlier
     }
 
     /// Tells the core of ICMP errors that came up; returns whether there were any.
@@ -337,7 +385,7 @@ impl Shared {
     }
 }
 
-/// Lays out a departure as the places that its bytes lie in, in order.
+/// Lays out a departure of which the buffer has only the headers as the places that its bytes lie in, in order.
 fn gather<'a, 'b>(
     departure: &Departure,
     buffer: &'a [u8],
@@ -351,15 +399,12 @@ fn gather<'a, 'b>(
             count += 1;
         }
     };
-    if let Some(header_len) = departure.header_len.filter(|&len| len > 0) {
-        let mut walk = Walk::new(pieces);
-        let payload = departure.segment_size.saturating_sub(header_len);
-        for header in buffer.chunks(header_len).take(departure.segments) {
-            put(header);
-            walk.take(payload).for_each(&mut put);
-        }
-    } else {
-        put(buffer.get(..departure.len).unwrap_or(buffer));
+    let header_len = departure.header_len.unwrap_or_default();
+    let payload = departure.segment_size.saturating_sub(header_len);
+    let mut walk = Walk::new(pieces);
+    for header in buffer.chunks(header_len.max(1)).take(departure.segments) {
+        put(header);
+        walk.take(payload).for_each(&mut put);
     }
     slices.get(..count).unwrap_or_default()
 }
@@ -412,7 +457,7 @@ impl Drop for Handle {
 mod tests {
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicBool, AtomicUsize};
-    use std::task::{Wake, Waker};
+    use std::task::Wake;
 
     use super::*;
     use crate::Config;
@@ -475,7 +520,7 @@ mod tests {
         let woken = Arc::<Flag>::default();
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
-        shared.update(|core, _, wakeups| core.on_driver_awake(cx.waker(), wakeups));
+        shared.wake_up(cx.waker(), &mut Wakeups::default());
         let peer = SocketAddr::from(([10, 0, 0, 2], 2));
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {

@@ -99,7 +99,7 @@ impl Driver {
     fn deliver(&mut self, count: usize) {
         self.buffers.take(count, &mut self.batch);
         let batch = &self.batch;
-        self.shared.update(|core, now, _| {
+        self.shared.enter(|core, now, _| {
             for (bytes, meta) in batch {
                 core.endpoint.handle_arrival(
                     now,
@@ -114,38 +114,25 @@ impl Driver {
             }
         });
         self.batch.clear();
-        self.shared.transmit();
         self.buffers.refill();
-    }
-
-    /// Lets the endpoint's timers run that have expired.
-    fn handle_timeout(&mut self) {
-        let is_due = self.shared.inspect(|core| core.endpoint.poll_timeout());
-        if is_due.is_some_and(|deadline| deadline <= self.shared.clock().now()) {
-            self.shared
-                .update(|core, now, _| core.endpoint.handle_timeout(now));
-        }
     }
 
     /// Arms the sleep for the earliest deadline; false if that has passed already.
     fn sleep(&mut self, cx: &mut Context<'_>) -> bool {
-        let deadline = self.shared.inspect(|core| core.endpoint.poll_timeout());
-        if let Some(deadline) = deadline
-            && self.armed.is_none_or(|armed| deadline < armed)
-        {
+        loop {
+            if let Some(sleep) = &mut self.sleep
+                && self.armed.is_some()
+                && sleep.as_mut().poll(cx).is_ready()
+            {
+                self.armed = None;
+                return false;
+            }
+            let Some(deadline) = self.shared.fall_asleep(self.armed) else {
+                return true;
+            };
             self.arm(self.shared.clock().instant(deadline));
             self.armed = Some(deadline);
         }
-        if let Some(sleep) = &mut self.sleep
-            && self.armed.is_some()
-            && sleep.as_mut().poll(cx).is_ready()
-        {
-            self.armed = None;
-            return false;
-        }
-        self.shared
-            .update(|core, _, _| core.on_driver_asleep(self.armed));
-        true
     }
 
     fn arm(&mut self, at: Instant) {
@@ -161,14 +148,16 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.shared
-            .update(|core, _, wakeups| core.on_driver_awake(cx.waker(), wakeups));
+        this.shared.wake_up(cx.waker(), &mut this.wakeups);
         loop {
             let receiving = this.receive(cx);
             this.shared.take_unreachable(&mut this.wakeups);
             this.wakeups.run();
-            this.handle_timeout();
-            let sending = this.shared.poll_transmit(cx);
+            let sending = if this.shared.run_timers() {
+                this.shared.poll_transmit(cx)
+            } else {
+                Sending::Done
+            };
             if receiving == Receiving::Unfinished || sending == Sending::Unfinished {
                 // Bounded work per turn; the others of this runtime have their turn now.
                 cx.waker().wake_by_ref();

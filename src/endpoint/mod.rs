@@ -426,7 +426,7 @@ impl Endpoint {
     /// Sees to what follows from an input to a connection: it may have something to send, and more.
     fn after_input(&mut self, now: Timestamp, index: usize) {
         if let Some(slot) = self.slots.get_mut(index) {
-            if !slot.is_ready {
+            if !slot.is_ready && slot.connection.wants_turn(now) {
                 slot.is_ready = true;
                 self.ready.push(slot.id(index));
             }

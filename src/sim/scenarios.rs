@@ -294,8 +294,7 @@ fn a_released_connection_does_not_linger_for_ever() {
     plan.ending = Ending::Leave;
     let mut setup = Setup::new(plan, Plan::simple(0));
     // Everything fits the buffer, and the peer's FIN has come: the application leaves.
-    let roomy = config().buffer_tuning(false).notsent_lowat(None);
-    setup.client = roomy.build().unwrap();
+    setup.client = config().buffer_tuning(false).build().unwrap();
     setup.up = dies_at(50);
     let mut network = setup.world();
     network.run_until(Timestamp::from_millis(5_000)).unwrap();

@@ -22,6 +22,10 @@ use crate::connection::recovery::{AckArrival, AckOutcome, Recovery, RecoveryStar
 use crate::ecn::EcnState;
 use crate::{Config, Timestamp};
 
+/// Bytes that wait to be sent for the first time where buffers are tuned: they stay in a core's cache. On loopback,
+/// bytes that waited in a buffer of 26 MB cost twice the processor time.
+const OWN_LOWAT: usize = 512 * 1024;
+
 /// Why nothing new goes out although something is waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Blocked {
@@ -50,6 +54,8 @@ pub struct Sender {
     buffer: SendBuffer,
     /// Most bytes that may wait to be sent for the first time, but for one segment.
     notsent_lowat: Option<usize>,
+    /// What takes its place where the application has set none.
+    own_lowat: Option<usize>,
     recovery: Recovery,
     window: SendWindow,
     persist: Persist,
@@ -97,6 +103,7 @@ impl Sender {
         Self {
             buffer: SendBuffer::new(config.initial_send_buffer(), config.send_buffer),
             notsent_lowat: config.notsent_lowat,
+            own_lowat: config.buffer_tuning.then_some(OWN_LOWAT),
             recovery: Recovery::new(config),
             window: SendWindow::new(),
             persist: Persist::default(),
@@ -295,7 +302,7 @@ impl Sender {
 
     /// Bytes that the limit on what is not sent still takes.
     fn unsent_room(&self) -> usize {
-        let Some(limit) = self.notsent_lowat else {
+        let Some(limit) = self.notsent_lowat.or(self.own_lowat) else {
             return usize::MAX;
         };
         // Less than a segment would wait for Nagle's algorithm, and that for the rest of it.
@@ -353,7 +360,7 @@ impl Sender {
         let (room, capacity) = (self.buffer.room(), self.buffer.capacity());
         let runs_dry = self.unsent() <= room as u64;
         let has_room = room >= capacity / if runs_dry { 8 } else { 3 };
-        let may_queue = self.notsent_lowat.is_none_or(|limit| {
+        let may_queue = self.notsent_lowat.or(self.own_lowat).is_none_or(|limit| {
             let limit = (limit as u64).max(self.mss);
             self.unsent() <= limit / 2
         });
@@ -483,6 +490,11 @@ impl Sender {
     /// Whether anything waits to be sent for the first time, the FIN included.
     pub fn has_unsent(&self) -> bool {
         self.snd_nxt() < self.buffer.end() + u64::from(self.is_finished)
+    }
+
+    /// Whether anything is not acknowledged or was never sent.
+    pub fn has_business(&self) -> bool {
+        self.has_unsent() || self.recovery.flight_size() > 0
     }
 
     /// Copies the payload of `range` into `out`; the FIN's number carries no byte.

@@ -265,7 +265,7 @@ fn the_connection_limit_holds_for_both_directions() {
 
 /// Buffers of full size from the beginning, so that memory is the limit.
 fn roomy() -> crate::ConfigBuilder {
-    Config::builder().buffer_tuning(false).notsent_lowat(None)
+    Config::builder().buffer_tuning(false)
 }
 
 #[test]

@@ -2,14 +2,15 @@
 //! (`UDP_GRO`), congestion mark, local address, and how many datagrams the full socket has dropped
 //! (`SO_RXQ_OVFL`).
 //!
-//! A few datagrams or runs are taken by one `recvmsg(2)` each, without an allocation. Where many have been waiting,
-//! `recvmmsg(2)` takes them with a third less time each; its headers are made anew for each call, because those of
-//! `nix` forget between calls how much room the control messages have.
+//! Long runs, as of a bulk transfer, are taken by one `recvmsg(2)` each, without an allocation. Where datagrams come
+//! alone or in numbers, `recvmmsg(2)` takes them with a third less time each, and sees by itself that nothing more
+//! waits; its headers are made anew for each call, because those of `nix` forget between calls how much room the
+//! control messages have.
 
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, recvmsg,
@@ -23,16 +24,18 @@ use crate::endpoint::Ecn;
 /// Room for the control messages of one datagram: drops, segment size, packet info and mark take 112 bytes at
 /// most; with less the last ones would be cut off.
 const CONTROL_LEN: usize = 256;
-/// So many datagrams or runs in one turn make the next turn ask for several per call.
+/// So many runs in one turn make the next turn ask for several per call in any case.
 const MANY: usize = 6;
+/// Bytes of a run beside whose copying a system call costs little.
+const LONG_RUN: usize = 16 * 1024;
 /// Datagrams or runs per `recvmmsg`.
 const MAX_BATCH: usize = 32;
 
 /// What is remembered from one receive to the next.
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
-    /// How many the latest turn found.
-    found: AtomicUsize,
+    /// Whether the latest turn found nothing but a few long runs.
+    is_bulk: AtomicBool,
     /// Datagrams that the kernel has dropped because the socket was full.
     drops: AtomicU64,
 }
@@ -56,13 +59,16 @@ impl Receiver {
         buffers: &mut [RecvBuffer],
     ) -> io::Result<Received> {
         let fd = socket.as_raw_fd();
-        let received = if self.found.load(Ordering::Relaxed) < MANY {
+        let received = if self.is_bulk.load(Ordering::Relaxed) {
             self.receive_singly(fd, buffers)
         } else {
             self.receive_batch(fd, buffers)
         };
-        let found = received.as_ref().map_or(0, |received| received.filled);
-        self.found.store(found, Ordering::Relaxed);
+        if let Ok(Received { filled, .. }) = received {
+            let mut runs = buffers.iter().take(filled).filter_map(RecvBuffer::received);
+            let is_bulk = filled < MANY && runs.all(|(run, _)| run.len() >= LONG_RUN);
+            self.is_bulk.store(is_bulk, Ordering::Relaxed);
+        }
         received
     }
 
