@@ -133,7 +133,7 @@ impl Connection {
         (self.sender.data_end()).saturating_since(self.sender.snd_una()) <= TERSE
     }
 
-    /// Says whether an input may have given [`poll_transmit`](Self::poll_transmit) something to do. If not,
+    /// Says whether a segment may have given [`poll_transmit`](Self::poll_transmit) something to do. If not,
     /// notes what holds the connection back from here on, as that would.
     pub fn wants_turn(&mut self, now: Timestamp) -> bool {
         let wants = match self.state {

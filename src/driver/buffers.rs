@@ -2,7 +2,7 @@
 //! as the last slice is gone, so that a steady stream allocates no buffer.
 //!
 //! How many are kept follows what the latest turns have needed, so that an endpoint gives back what a burst took:
-//! one that has only seen handshakes holds one buffer.
+//! one that has only seen handshakes holds two buffers.
 
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -18,7 +18,9 @@ const MAX_BATCH: usize = 32;
 /// Buffers of one receive at least: the second one left empty tells that nothing more waits.
 const MIN_BATCH: usize = 2;
 /// Buffers kept beside those at most.
-const MAX_SPARE: usize = 32;
+const MAX_SPARE: usize = 64;
+/// A buffer without which that many receives have managed is given back.
+const PATIENCE: usize = 16;
 /// Payloads up to this size are copied out by the receiver in any case, so that what they arrived in is free again
 /// after the turn.
 const SMALL_DATAGRAM: usize = 512;
@@ -42,7 +44,7 @@ pub(super) struct Buffers {
     scratch: BytesMut,
     /// Whether the latest receive filled all that were ready.
     was_full: bool,
-    /// Buffers in use together of late: rises at once, falls by a quarter per receive.
+    /// Buffers in use together of late, times [`PATIENCE`]: rises at once, falls by one per receive.
     needed: usize,
 }
 
@@ -115,14 +117,15 @@ impl Buffers {
             }
         }
         let in_use = count + Arc::weak_count(&self.spare);
-        let decayed = self.needed - self.needed.div_ceil(4);
-        self.needed = decayed.max(in_use);
+        let in_use = in_use.min(MAX_BATCH + MAX_SPARE);
+        self.needed = (self.needed.saturating_sub(1)).max(in_use * PATIENCE);
     }
 
     /// Gives back what the latest turns had no need of; to be called when the batch was dropped.
     pub(super) fn refill(&mut self) {
-        self.ready.truncate(self.needed.max(MIN_BATCH));
-        self.spare.keep(self.needed.min(MAX_SPARE));
+        let needed = self.needed.div_ceil(PATIENCE);
+        self.ready.truncate(needed.max(MIN_BATCH));
+        self.spare.keep(needed.min(MAX_SPARE));
     }
 }
 
@@ -259,7 +262,7 @@ mod tests {
     #[test]
     fn full_batches_grow() {
         let mut buffers = Buffers::default();
-        for expected in [1, 2, 4, 8, 16, 32, 32] {
+        for expected in [2, 4, 8, 16, 32, 32] {
             assert_eq!(receive(&mut buffers, 99, 52, 52).len(), expected);
             buffers.refill();
         }
@@ -292,7 +295,8 @@ mod tests {
         let mut buffers = Buffers::default();
         assert_eq!(receive(&mut buffers, 1, 52, 52).len(), 1);
         buffers.refill();
-        assert!(held(&mut buffers) <= BUFFER_LEN + SCRATCH, "before it");
+        let least = MIN_BATCH * BUFFER_LEN + SCRATCH;
+        assert!(held(&mut buffers) <= least, "before it");
         let mut reader = Vec::new();
         for _ in 0..10 {
             reader.extend(receive(&mut buffers, 99, BUFFER_LEN, 1_200));
@@ -301,11 +305,11 @@ mod tests {
         assert!(reader.len() > 100);
         drop(reader);
         assert!(held(&mut buffers) <= (MAX_BATCH + MAX_SPARE) * BUFFER_LEN + SCRATCH);
-        for _ in 0..20 {
+        for _ in 0..(MAX_BATCH + MAX_SPARE) * PATIENCE {
             receive(&mut buffers, 1, 52, 52);
             buffers.refill();
         }
-        assert!(held(&mut buffers) <= 2 * BUFFER_LEN + SCRATCH, "after it");
+        assert!(held(&mut buffers) <= least + BUFFER_LEN, "after it");
     }
 
     #[test]

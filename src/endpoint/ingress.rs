@@ -38,12 +38,12 @@ impl Endpoint {
         for datagram in arrival.bytes.chunks(stride.max(1)) {
             let next = self.handle_datagram(now, arrival, datagram, &mut latest);
             if let Some(previous) = touched.filter(|_| touched != next) {
-                self.after_input(now, previous);
+                self.after_arrival(now, previous);
             }
             touched = next;
         }
         if let Some(index) = touched {
-            self.after_input(now, index);
+            self.after_arrival(now, index);
         }
     }
 

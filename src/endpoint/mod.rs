@@ -426,10 +426,20 @@ impl Endpoint {
     /// Sees to what follows from an input to a connection: it may have something to send, and more.
     fn after_input(&mut self, now: Timestamp, index: usize) {
         if let Some(slot) = self.slots.get_mut(index) {
-            if !slot.is_ready && slot.connection.wants_turn(now) {
+            if !slot.is_ready {
                 slot.is_ready = true;
                 self.ready.push(slot.id(index));
             }
+            self.settle(now, index);
+        }
+    }
+
+    /// Does the same after a datagram; but a connection that has nothing to say to it needs no turn.
+    fn after_arrival(&mut self, now: Timestamp, index: usize) {
+        let slot = self.slots.get_mut(index);
+        if slot.is_some_and(|slot| slot.is_ready || slot.connection.wants_turn(now)) {
+            self.after_input(now, index);
+        } else {
             self.settle(now, index);
         }
     }

@@ -17,7 +17,7 @@ const CHUNK: usize = 64 * 1024;
 /// Smallest chunk, and what an idle connection may keep.
 const MIN_CHUNK: usize = 256;
 /// Chunks kept to be used again, at most.
-const MAX_SPARE: usize = 16;
+const MAX_SPARE: usize = 64;
 /// Below this a `Bytes` is copied: it may pin a much larger allocation.
 const SHARE_FROM: usize = 2 * 1024;
 

@@ -492,9 +492,12 @@ impl Sender {
         self.snd_nxt() < self.buffer.end() + u64::from(self.is_finished)
     }
 
-    /// Whether anything is not acknowledged or was never sent.
+    /// Whether anything is not acknowledged or was never sent, or something was held back.
     pub fn has_business(&self) -> bool {
-        self.has_unsent() || self.recovery.flight_size() > 0
+        self.has_unsent()
+            || self.snd_una() < self.snd_nxt()
+            || self.blocked != Blocked::No
+            || self.persist.deadline().is_some()
     }
 
     /// Copies the payload of `range` into `out`; the FIN's number carries no byte.
