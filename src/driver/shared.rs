@@ -224,13 +224,17 @@ impl Shared {
                 },
             };
             transmitter.is_blocked = false;
+            if let Err(error) = &outcome
+                && error.kind() == io::ErrorKind::WouldBlock
+            {
+                transmitter.pending = Some(departure);
+                transmitter.is_blocked = true;
+                return Sending::Blocked;
+            }
+            // The send buffers may use the memory again.
+            transmitter.pieces.clear();
             match outcome {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    transmitter.pending = Some(departure);
-                    transmitter.is_blocked = true;
-                    return Sending::Blocked;
-                }
                 Err(error) if Transmit::is_too_large(&error) => {
                     // A probe of the path's MTU, as a rule; the connection sends its data again at once.
                     tracing::debug!(%error, remote = %departure.remote, size = departure.segment_size, "datagram refused");
