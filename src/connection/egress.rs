@@ -64,7 +64,7 @@ impl Connection {
 
     /// Does what [`poll_transmit`](Self::poll_transmit) does, but may leave the payloads of a long run where
     /// they lie: then `buf` holds nothing but the headers, [`Transmit::header_len`] is set, and `pieces`, which
-    /// comes in empty, refers to the payloads in order. See [`Walk`].
+    /// comes in empty, refers to the payloads in order; `Walk` leads over them.
     pub fn poll_transmit_gathered(
         &mut self,
         now: Timestamp,

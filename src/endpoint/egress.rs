@@ -86,7 +86,7 @@ impl Endpoint {
     /// Writes the next datagrams into `buf`, which holds at least one datagram of the configured size and
     /// is filled with up to `max_segments`. To be called until it returns `None`.
     #[cfg_attr(
-        not(any(test, fuzzing, feature = "sim", feature = "__internals")),
+        not(any(test, fuzzing, feature = "__internals")),
         allow(dead_code, reason = "the driver gathers")
     )]
     pub fn poll_transmit(
