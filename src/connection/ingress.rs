@@ -136,7 +136,7 @@ impl Connection {
         self.irs = header.seq;
         let negotiated = Negotiated::from_peer(&self.config, &header.options);
         if negotiated.timestamps {
-            self.ts_recent = header.options.timestamps.map(|ts| (ts.tsval, now));
+            self.start_ts_recent(now, header);
         }
         // RFC 7323 §2.2: the window of a SYN is never scaled.
         self.sender

@@ -158,6 +158,8 @@ pub struct Connection {
     timestamp_offset: u32,
     /// TS.Recent and when it was set (RFC 7323 §4.3).
     ts_recent: Option<(u32, Timestamp)>,
+    /// The timestamp of the peer's SYN, before which it has sent nothing on this connection.
+    ts_first: u32,
     /// Last.ACK.sent (RFC 7323 §4.3).
     last_ack_sent: Offset,
     /// The acknowledgment before that, from where the peer sends again if the newest was lost.
@@ -282,7 +284,7 @@ impl Connection {
         handshake.offers = EcnOffers::remembered(negotiated.ecn);
         let mut connection = Self::new(now, config, params, State::SynReceived, Some(handshake));
         connection.irs = ack.header.seq + u32::MAX;
-        connection.ts_recent = ack.header.options.timestamps.map(|ts| (ts.tsval, now));
+        connection.start_ts_recent(now, &ack.header);
         connection
     }
 
@@ -311,6 +313,7 @@ impl Connection {
             }),
             timestamp_offset: params.timestamp_offset,
             ts_recent: None,
+            ts_first: 0,
             last_ack_sent: Offset::ZERO,
             previous_ack_sent: Offset::ZERO,
             outbox: Outbox::default(),

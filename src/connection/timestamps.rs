@@ -56,18 +56,26 @@ impl Connection {
     /// our extension option, a segment may be a little older than TS.Recent. When one of several late segments
     /// is sent again, its copy renews TS.Recent, and the originals of the others would be dropped when they
     /// arrive: reordering would become loss. What PAWS is for, a duplicate from before the sequence numbers
-    /// wrapped, is 3 GiB older, more than 100 Gbit/s carry in this time.
+    /// wrapped, is 3 GiB older, more than 100 Gbit/s carry in this time. A duplicate from an earlier connection
+    /// with the same ports (RFC 6191) can be younger, but not as young as the peer's SYN.
     pub(super) fn passes_paws(&self, now: Timestamp, header: &Header) -> bool {
         let known = self.ts_recent.filter(|_| self.uses_timestamps());
         let (Some((recent, set_at)), Some(timestamps)) = (known, header.options.timestamps) else {
             return true;
         };
         let counts_millis = self.negotiated.is_some_and(|n| n.extension.is_some());
-        let is_just_late = counts_millis && recent.wrapping_sub(timestamps.tsval) <= PAWS_TOLERANCE;
+        let tolerance = PAWS_TOLERANCE.min(recent.wrapping_sub(self.ts_first));
+        let is_just_late = counts_millis && recent.wrapping_sub(timestamps.tsval) <= tolerance;
         header.flags.contains(Flags::RST)
             || !is_before(timestamps.tsval, recent)
             || is_just_late
             || now.saturating_since(set_at) > TS_RECENT_LIFETIME
+    }
+
+    /// The peer's SYN, or the segment that stands for it, sets TS.Recent first.
+    pub(super) fn start_ts_recent(&mut self, now: Timestamp, header: &Header) {
+        self.ts_recent = header.options.timestamps.map(|ts| (ts.tsval, now));
+        self.ts_first = self.ts_recent.map_or(0, |(tsval, _)| tsval);
     }
 
     /// RFC 7323 §4.3 (2): only a segment that reaches back to the last ACK renews TS.Recent.

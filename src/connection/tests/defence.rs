@@ -175,7 +175,14 @@ fn a_reset_of_ours_carries_timestamps() {
 /// Deviation from RFC 7323 §5.3 R1, between two ends that count milliseconds.
 #[test]
 fn paws_lets_pass_what_is_just_late_if_both_offered_the_extension() {
-    for (tsval, is_dropped) in [(450, false), (449, true)] {
+    // (the SYN-ACK's, a later segment's, whether it comes too late: at most 250 ms, and not before the SYN-ACK)
+    let cases = [
+        (100, 450, false),
+        (100, 449, true),
+        (600, 600, false),
+        (600, 599, true),
+    ];
+    for (first, tsval, is_dropped) in cases {
         let mut test = ConnectionTest::connect(plain().timestamps(true).extension(true));
         let syn = test.expect((S, 1_000, 0, 0));
         // Without the CRC, which the fixture does not make.
@@ -188,14 +195,16 @@ fn paws_lets_pass_what_is_just_late_if_both_offered_the_extension() {
             Options {
                 mss: Some(1_012),
                 extension,
-                ..stamped(700, 1)
+                ..stamped(first, 1)
             },
         );
         test.expect((A, 1_001, 5_001, 0));
+        // Renews TS.Recent.
+        test.inject_with((A, 5_001, 1_001, 0), stamped(700, 1));
         test.inject_with((A, 5_001, 1_001, 100), stamped(tsval, 1));
         let expected = if is_dropped { 0 } else { 100 };
         let received = test.connection.stats().receive_buffer_bytes;
-        assert_eq!(received, expected, "{tsval}");
+        assert_eq!(received, expected, "{tsval} after {first}");
         if is_dropped {
             test.expect((A, 1_001, 5_001, 0));
         } else {
