@@ -71,7 +71,7 @@ impl Endpoint {
     }
 
     /// Takes in one datagram; returns the slot of the connection that it was handed to. `latest` is where the
-    /// one before it in its train went; nothing was removed since.
+    /// one right before it in its train went, so that nothing was removed since.
     fn handle_datagram(
         &mut self,
         now: Timestamp,
@@ -80,6 +80,8 @@ impl Endpoint {
         latest: &mut Option<(Key, usize)>,
     ) -> Option<usize> {
         self.stats.datagrams_received += 1;
+        // Whatever comes of this one: behind a datagram that went nowhere the connection was looked after.
+        let before = latest.take();
         let segment = match Segment::decode(datagram) {
             Ok(segment) if segment.header.src_port != 0 && segment.header.dst_port != 0 => segment,
             Ok(_) => {
@@ -103,7 +105,7 @@ impl Endpoint {
             segment: &segment,
             key,
         };
-        let found = match latest.take() {
+        let found = match before {
             Some((same, index)) if same == key => Some(index),
             _ => self.demux.get(&key),
         };

@@ -50,6 +50,41 @@ fn the_reset_fits_what_it_answers() {
 }
 
 #[test]
+fn a_train_is_sorted_anew_behind_what_ends_a_connection_within_it() {
+    let mut net = Net::new(&Config::default());
+    let (client, _) = net.establish();
+    let now = net.now;
+    net.take_sent(CLIENT);
+    net.drop_if = |flight| flight.to == address(SERVER);
+    net.endpoint(CLIENT)
+        .with_connection(now, client, |c| c.abort(now));
+    net.deliver();
+    let reset = net.take_sent(CLIENT).remove(0);
+    // Of the same length: nothing that can be read, and a segment of the connection that is no more.
+    let header = Header {
+        seq: reset.header().seq,
+        ack: reset.header().ack,
+        flags: Flags::ACK,
+        ..reset.header()
+    };
+    let mut train = reset.bytes.to_vec();
+    let stride = train.len();
+    train.resize(2 * stride, 0);
+    train.extend_from_slice(&encode(&header, &[], Integrity::Sum));
+    assert_eq!(train.len(), 3 * stride);
+    let arrival = Arrival {
+        remote: address(CLIENT),
+        local_ip: None,
+        ecn: None,
+        bytes: &train.into(),
+        stride,
+    };
+    net.endpoint(SERVER).handle_arrival(now, &arrival);
+    let stats = net.endpoint(SERVER).stats();
+    assert_eq!((stats.dropped_malformed, stats.resets_sent), (1, 1));
+}
+
+#[test]
 fn no_reset_answers_a_reset_or_what_a_listener_ignores() {
     let mut net = Net::new(&Config::default());
     net.forge(stranger(), SERVER, &segment(Flags::RST), &[]);
