@@ -191,17 +191,17 @@ impl<V: Copy> OffsetMap<V> {
 
     /// Iterates over the entries with a key in `range`, in ascending order.
     pub fn range(&self, range: Range<Offset>) -> impl Iterator<Item = (Offset, V)> + '_ {
-        let (slot, index) = self.position_of(range.start).unwrap_or_default();
-        let slots = slot.min(self.directory.len())..;
+        let end = (self.directory.len(), 0);
+        let (slot, index) = self.position_of(range.start).unwrap_or(end);
         self.directory
-            .range(slots)
+            .range(slot..)
             .enumerate()
             .flat_map(move |(nth, slot)| {
                 let skipped = if nth == 0 { index } else { 0 };
                 self.runs[slot.run].range(skipped..)
             })
             .copied()
-            .skip_while(move |(key, _)| *key < range.start)
+            .inspect(|_| self.note_step())
             .take_while(move |(key, _)| *key < range.end)
     }
 

@@ -59,6 +59,19 @@ fn what_is_spread_evenly_is_found_at_once() {
 }
 
 #[test]
+fn a_range_above_everything_looks_at_nothing() {
+    let mut map = OffsetMap::new();
+    for n in 0..100_000_u64 {
+        map.insert(key(n * 1_000), n);
+    }
+    map.steps.set(0);
+    let highest = key(99_999_000);
+    assert_eq!(map.range(highest + 1..highest + 500).next(), None);
+    assert_eq!(map.range(highest..highest + 500).count(), 1);
+    assert!(map.steps.get() <= 30, "{} looked at", map.steps.get());
+}
+
+#[test]
 fn the_worst_spread_costs_a_logarithm() {
     // Gaps that double, each filled densely: no guess is any good.
     let mut map = OffsetMap::new();
