@@ -77,6 +77,26 @@ struct Window {
     is_repairing: bool,
 }
 
+impl Window {
+    fn on_mss_changed(&mut self, old: u64, mss: u64) {
+        // The window is in bytes and stays; only its floor moves, and a loss window remains one.
+        if self.cwnd <= old {
+            self.cwnd = mss;
+        } else {
+            let is_small = self.cwnd < old.saturating_mul(2);
+            let floor = if is_small { mss } else { mss.saturating_mul(2) };
+            self.cwnd = self.cwnd.max(floor);
+        }
+        // What is counted in segments keeps its bytes.
+        let scale = real(old) / real(mss);
+        self.w_max = (self.w_max * scale).min(MAX_WINDOW);
+        self.cwnd_prior = (self.cwnd_prior * scale).min(MAX_WINDOW);
+        self.epoch = None;
+        self.credit = 0.0;
+        self.ssthresh = self.ssthresh.max(mss.saturating_mul(2));
+    }
+}
+
 /// A congestion-avoidance stage.
 #[derive(Debug, Clone, Copy)]
 struct Epoch {
@@ -394,24 +414,12 @@ impl CongestionController for Cubic {
 
     fn on_mss_changed(&mut self, mss: u64) {
         let mss = mss.max(1);
-        let window = &mut self.window;
-        // The window is in bytes and stays; only its floor moves, and a loss window remains one.
-        if window.cwnd <= self.mss {
-            window.cwnd = mss;
-        } else {
-            let is_small = window.cwnd < self.mss.saturating_mul(2);
-            let floor = if is_small { mss } else { mss.saturating_mul(2) };
-            window.cwnd = window.cwnd.max(floor);
+        self.window.on_mss_changed(self.mss, mss);
+        // The second timeout makes the segments smaller, and may prove spurious as the first.
+        if let Some(before) = &mut self.before_reduction {
+            before.on_mss_changed(self.mss, mss);
         }
-        // What is counted in segments keeps its bytes.
-        let scale = real(self.mss) / real(mss);
-        window.w_max = (window.w_max * scale).min(MAX_WINDOW);
-        window.cwnd_prior = (window.cwnd_prior * scale).min(MAX_WINDOW);
-        window.epoch = None;
-        window.credit = 0.0;
         self.mss = mss;
-        window.ssthresh = window.ssthresh.max(mss.saturating_mul(2));
-        self.before_reduction = None;
     }
 
     fn name(&self) -> &'static str {

@@ -253,6 +253,24 @@ fn an_undo_restores_the_curve() {
 }
 
 #[test]
+fn a_segment_size_that_changes_between_two_timeouts_leaves_them_to_be_undone() {
+    let mut test = CubicTest::new(100);
+    test.lose();
+    let before = test.cubic.window;
+    for consecutive in 1..=2 {
+        let timeout = TimedOut::new(test.now, before.cwnd, consecutive);
+        test.cubic.on_timeout(&timeout);
+    }
+    test.cubic.on_mss_changed(MSS / 2);
+    assert_eq!(test.cwnd(), MSS / 2);
+    test.cubic.on_undo(&Undo::new(test.now, 0));
+    test.cubic.check_invariants();
+    let after = test.cubic.window;
+    assert_eq!((after.cwnd, after.ssthresh), (before.cwnd, before.ssthresh));
+    assert!((after.w_max - 2.0 * before.w_max).abs() < 1e-9);
+}
+
+#[test]
 fn an_ecn_echo_takes_fifteen_percent() {
     let mut test = CubicTest::new(100);
     test.lose();
