@@ -107,7 +107,8 @@ impl Buffers {
                 let mut train = Bytes::from_owner(lent);
                 train.truncate(meta.len);
                 batch.push((train, meta));
-            } else if meta.stride > SMALL_DATAGRAM {
+            } else if meta.stride > SMALL_DATAGRAM || meta.stride == 0 && meta.len > SMALL_DATAGRAM
+            {
                 batch.push((Bytes::copy_from_slice(bytes), meta));
                 buffer.clear();
             } else {
@@ -243,6 +244,16 @@ mod tests {
         assert_ne!(train.as_ptr(), address);
         assert_eq!(&train[..], &[7; 2_400]);
         assert_eq!(buffers.free()[0].storage_mut().as_ptr(), address);
+    }
+
+    #[test]
+    fn a_datagram_pins_only_its_own_bytes_however_its_transport_says_that_it_is_one() {
+        for stride in [0, 1_200] {
+            let mut buffers = Buffers::default();
+            let (datagram, _) = receive(&mut buffers, 1, 1_200, stride).remove(0);
+            assert_eq!(&datagram[..], &[7; 1_200]);
+            assert_eq!(buffers.scratch.capacity(), SCRATCH, "stride {stride}");
+        }
     }
 
     #[test]
