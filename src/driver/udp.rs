@@ -126,7 +126,7 @@ impl UdpTransport {
         // Whatever a receive reports but an empty socket came from outside: ICMP knows more errors than
         // those of `is_stale_error`, and nobody may keep the socket deaf with them.
         self.past_stale_errors(
-            |kind| kind != io::ErrorKind::WouldBlock,
+            |error| error.kind() != io::ErrorKind::WouldBlock,
             || self.io.receive(buffers),
         )
     }
@@ -135,13 +135,13 @@ impl UdpTransport {
     /// peer's, left on the socket: the system then has neither sent nor received.
     fn past_stale_errors<T>(
         &self,
-        is_stale: fn(io::ErrorKind) -> bool,
+        is_stale: fn(&io::Error) -> bool,
         mut call: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
         let mut outcome = call();
         for _ in 0..MAX_STALE_ERRORS {
             match &outcome {
-                Err(error) if is_stale(error.kind()) => {
+                Err(error) if is_stale(error) => {
                     self.drain_errors();
                     outcome = call();
                 }
@@ -316,15 +316,26 @@ impl fmt::Debug for UdpTransport {
     }
 }
 
-/// What an ICMP error for an earlier datagram looks like on a later call.
-fn is_stale_error(kind: io::ErrorKind) -> bool {
+/// What an ICMP error for an earlier datagram may look like on a later call, whose own error says so again.
+///
+/// That a datagram is too large is one of these: a router on the way says so of a probe, and anybody can in its
+/// name. Taken for this call's own it would cost a size or the segmentation, on connections of other peers too.
+fn is_stale_error(error: &io::Error) -> bool {
+    /// Linux: `EPROTO`, `ENONET`, `EOPNOTSUPP` and `EHOSTDOWN`, which stand for rarer codes of ICMP.
+    const RARE: [i32; 4] = [71, 64, 95, 112];
+    let is_linux = cfg!(any(target_os = "linux", target_os = "android"));
     matches!(
-        kind,
+        error.kind(),
         io::ErrorKind::ConnectionRefused
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
-    )
+            | io::ErrorKind::PermissionDenied
+    ) || Transmit::is_too_large(error)
+        || (is_linux
+            && error
+                .raw_os_error()
+                .is_some_and(|code| RARE.contains(&code)))
 }
 
 #[cfg(test)]

@@ -83,21 +83,24 @@ impl Refusals {
         let Some(size) = whole.segment_size else {
             return self.send_datagram(&mut whole, &mut call);
         };
+        let mut is_suspect = true;
         if self.max_segments() > 1 {
             match call(&whole) {
-                Err(error) if is_refusal(&error, &whole) || Transmit::is_too_large(&error) => {}
+                Err(error) if is_refusal(&error, &whole) => {}
+                // Where the first datagram leaves nevertheless, it was an earlier one that was too large.
+                Err(error) if Transmit::is_too_large(&error) => is_suspect = false,
                 outcome => return outcome,
             }
         }
-        self.send_singly(whole, size, &mut call)
+        self.send_singly(whole, (size, is_suspect), &mut call)
     }
 
     /// Sends a run one by one. Its first datagram tells why it was refused: whatever that one meets too was not
-    /// the segmentation's fault.
+    /// the segmentation's fault, which without `is_suspect` nothing is.
     fn send_singly(
         &self,
         run: Transmit<'_>,
-        size: usize,
+        (size, is_suspect): (usize, bool),
         call: &mut impl FnMut(&Transmit<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         // Seldom enough for an allocation: from here on runs are no longer asked for.
@@ -127,7 +130,7 @@ impl Refusals {
                 outcome => return past_full_socket(outcome),
             }
         }
-        if !was_changed || rest.len() > size {
+        if is_suspect && (!was_changed || rest.len() > size) {
             self.refuse_segmentation();
         }
         let mut outcome = Ok(());

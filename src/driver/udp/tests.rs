@@ -185,6 +185,39 @@ async fn an_icmp_error_costs_no_datagram_to_another_peer() {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[tokio::test]
+async fn what_icmp_says_of_an_earlier_datagram_is_not_believed_of_the_next() {
+    let transport = loopback();
+    let slices = [IoSlice::new(&[7; 2_000])];
+    let mut run = Transmit::new("127.0.0.1:9".parse().unwrap(), &slices);
+    run.segment_size = Some(1_000);
+    let send = |errors: usize, code: i32| {
+        let refusals = Refusals::new(64);
+        let mut calls = 0;
+        let outcome = refusals.send(&run, |_| {
+            transport.past_stale_errors(is_stale_error, || {
+                calls += 1;
+                if calls <= errors {
+                    Err(io::Error::from_raw_os_error(code))
+                } else {
+                    Ok(())
+                }
+            })
+        });
+        (outcome, refusals.max_segments())
+    };
+    // EMSGSIZE, EPROTO, ENONET, EOPNOTSUPP, EHOSTDOWN
+    for code in [90, 71, 64, 95, 112] {
+        let (outcome, segments) = send(1, code);
+        assert!(outcome.is_ok(), "{code}: {outcome:?}");
+        assert_eq!(segments, 64, "{code} costs no segmentation");
+        let (outcome, segments) = send(usize::MAX, code);
+        assert_eq!(outcome.unwrap_err().raw_os_error(), Some(code));
+        assert_eq!(segments, 64, "{code}");
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[tokio::test]
 async fn a_long_error_queue_is_taken_in_turns() {
     const COUNT: usize = 2 * MAX_DRAINED + 10;
     let a = loopback();

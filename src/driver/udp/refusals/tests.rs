@@ -192,6 +192,18 @@ fn datagrams_too_large_for_the_path_are_said_to_be_so_and_segmentation_stays() {
 }
 
 #[test]
+fn a_run_that_was_too_large_only_once_leaves_and_segmentation_stays() {
+    let refusals = Refusals::new(64);
+    let system = System {
+        runs: Transmit::too_large().raw_os_error(),
+        ..System::default()
+    };
+    let (outcome, seen) = send(&refusals, system, 2_500, 1_000);
+    assert!(outcome.is_ok());
+    assert_eq!((seen.calls, refusals.max_segments()), (4, 64));
+}
+
+#[test]
 fn a_full_socket_is_told_only_before_the_first_datagram() {
     for (room, is_full, left) in [(0, true, 0), (1, false, 1_000), (2, false, 2_000)] {
         let refusals = Refusals::new(64);
