@@ -51,10 +51,12 @@ impl Readiness {
     }
 
     pub(in crate::driver::udp) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The caller was refused just now: without this, what tokio remembers would be room.
+        ready!(self.socket.poll_send_ready(cx))?;
+        // The caller tries to send now; if that fails, the next signal counts. Forgotten any earlier, a signal that
+        // came since the caller was refused would be lost.
         let refused = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         let _ = self.socket.try_io(Interest::WRITABLE, refused);
-        self.socket.poll_send_ready(cx)
+        Poll::Ready(Ok(()))
     }
 
     #[expect(clippy::unused_self, reason = "Unix has something to give back")]
