@@ -44,6 +44,11 @@ impl Connection {
         }
     }
 
+    /// Returns the largest datagram that is sent, a probe of the path's MTU apart, in bytes.
+    pub fn datagram_size(&self) -> usize {
+        self.path_mtu.size()
+    }
+
     /// Returns how often a datagram size that the path had carried no longer passed.
     pub fn black_holes(&self) -> u64 {
         self.path_mtu.black_holes()

@@ -125,7 +125,7 @@ impl Endpoint {
             Some(departure) => departure,
             None => self.next_run(now, max_segments, buf, Turn::Anybody, pieces)?,
         };
-        if departure.header_len.is_none() {
+        if departure.header_len.is_none() && !self.is_path_probe(&departure) {
             self.extend(now, max_segments, buf, &mut departure);
         }
         self.stats.datagrams_sent += departure.segments as u64;
@@ -138,6 +138,13 @@ impl Endpoint {
             departure.segment_size,
         );
         Some(departure)
+    }
+
+    /// Whether a departure probes the path's MTU. It leaves alone: if the system refuses it, its connection has to
+    /// learn of it, and others must lose nothing by it.
+    fn is_path_probe(&self, departure: &Departure) -> bool {
+        let connection = departure.connection.and_then(|id| self.connection(id));
+        connection.is_some_and(|connection| departure.segment_size > connection.datagram_size())
     }
 
     /// Lets short runs share the send.

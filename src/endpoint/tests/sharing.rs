@@ -95,6 +95,29 @@ fn other_addresses_and_long_runs_have_sends_of_their_own() {
 }
 
 #[test]
+fn a_probe_of_the_path_leaves_alone_and_its_refusal_is_heard_of() {
+    let (mut net, ids) = connections(2);
+    // As much as has to be acknowledged before the path is probed.
+    net.write(CLIENT, ids[0], &pattern(14_700));
+    net.advance(Duration::from_millis(100));
+    assert_eq!(net.connection(CLIENT, ids[0]).stats().path_probes_sent, 0);
+    net.write(CLIENT, ids[0], &pattern(20_000));
+    net.write(CLIENT, ids[1], b"?");
+    let (now, mut buf) = (net.now, vec![0; 65_536]);
+    let client = net.endpoint(CLIENT);
+    let probe = client.poll_transmit(now, 64, &mut buf).unwrap();
+    assert_eq!((probe.segments, probe.segment_size), (1, 1_452));
+    client.handle_refused(now, &probe);
+    let stats = net.connection(CLIENT, ids[0]).stats();
+    assert_eq!((stats.path_probes_sent, stats.path_probes_lost), (1, 1));
+    net.deliver();
+    net.advance(Duration::from_secs(1));
+    for id in ids {
+        assert_eq!(net.connection(CLIENT, id).stats().segments_lost, 0);
+    }
+}
+
+#[test]
 fn what_waits_for_the_next_send_keeps_to_a_limit_that_fell() {
     let (mut net, ids) = connections(3);
     let now = net.now;
