@@ -66,7 +66,7 @@ impl Endpoint {
                     ..towards
                 };
                 !self.demux.contains(&key)
-                    && self.time_wait.may_be_reopened(now, &key)
+                    && (self.time_wait).may_be_reopened(now, &key, config.timestamps)
                     && !self.listeners.contains_key(&local_port)
             })
             .ok_or(EndpointError::PortsExhausted(remote))?;

@@ -77,14 +77,14 @@ impl TimeWaitTable {
     }
 
     /// Whether this side may open a connection with this key: there is no record of an earlier one, or both
-    /// sides can tell their segments apart. The new one must then begin after what
-    /// [`remove`](Self::remove) returns.
+    /// sides can tell their segments apart, because the new one `has_timestamps` as well. It must then begin after
+    /// what [`remove`](Self::remove) returns.
     ///
     /// RFC 6191 §2 lets the peer take such a SYN in TIME-WAIT because its timestamp is larger than any that it
     /// has seen; this is the same rule for the record on our own side. Old segments of ours lie before the new
     /// connection's numbers; those of the peer fail PAWS, since its clock goes on too (RFC 7323 §5.4). A peer that still waits for the last ACK resets its old connection when it
     /// meets our SYN (RFC 9293 §3.5.1, Figure 8).
-    pub(super) fn may_be_reopened(&self, now: Timestamp, key: &Key) -> bool {
+    pub(super) fn may_be_reopened(&self, now: Timestamp, key: &Key, has_timestamps: bool) -> bool {
         // Deviation from RFC 9293 §3.6.1: not only a SYN of the peer ends the wait, because an address pair
         // would otherwise carry no more connections per TIME-WAIT than there are ports.
         let Some(entry) = self.records.get(key) else {
@@ -92,7 +92,8 @@ impl TimeWaitTable {
         };
         // The wait began with the latest segment that could matter: the ACK of the peer's FIN.
         let remaining = entry.record.expires.saturating_since(now);
-        entry.record.ts_recent.is_some() && remaining.saturating_add(REOPENED_AFTER) <= entry.length
+        let is_told_apart = entry.record.ts_recent.is_some() && has_timestamps;
+        is_told_apart && remaining.saturating_add(REOPENED_AFTER) <= entry.length
     }
 
     /// Returns when the first record expires.

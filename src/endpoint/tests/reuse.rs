@@ -82,6 +82,12 @@ fn a_port_is_drawn_again_only_once_the_timestamps_tell_the_connections_apart() {
     let early = net.endpoint(CLIENT).connect(late, server, PORT, None);
     assert!(early.is_err(), "within what PAWS lets pass");
     net.now = now + Duration::from_millis(300);
+    let late = net.now;
+    let plain = Config::builder().timestamps(false).build().unwrap();
+    let plain = net
+        .endpoint(CLIENT)
+        .connect(late, server, PORT, Some(plain));
+    assert!(plain.is_err(), "the next connection has no timestamps");
     let (client, _) = net.establish();
     assert_eq!(net.connection(CLIENT, client).local_port(), last.src_port);
     let syn = net
