@@ -308,7 +308,8 @@ impl ConfigBuilder {
     /// Sets the largest receive window in bytes, 4 KiB to 1 GiB. Default: 32 MiB, which is 1 Gbit/s at
     /// 100 ms and as much again, for what arrives while a loss is repaired. The window scale option follows
     /// from it (RFC 7323 §2.2). Without [`window_scaling`](Self::window_scaling) at most 65,535 bytes are
-    /// advertised. With [`buffer_tuning`](Self::buffer_tuning) the window begins at 256 KiB and grows to this.
+    /// advertised. With [`buffer_tuning`](Self::buffer_tuning) the window begins at 256 KiB and grows to this; while
+    /// round trips take less than 2 ms, to 3 MiB at most.
     pub fn receive_buffer(mut self, bytes: usize) -> Self {
         self.config.receive_buffer = bytes;
         self
