@@ -50,6 +50,42 @@ impl Timestamp {
     }
 }
 
+/// A duration in nanoseconds, half as large as a [`Duration`], for what every connection keeps. It saturates
+/// like a [`Timestamp`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Nanos(
+    /// One more than the nanoseconds, so that an `Option` takes no more memory.
+    NonZeroU64,
+);
+
+impl Nanos {
+    /// No time.
+    pub(crate) const ZERO: Self = Self(NonZeroU64::MIN);
+
+    /// Returns it as a `Duration`.
+    pub(crate) const fn get(self) -> Duration {
+        Duration::from_nanos(self.0.get() - 1)
+    }
+}
+
+impl Default for Nanos {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl From<Duration> for Nanos {
+    fn from(duration: Duration) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(nanos(duration)))
+    }
+}
+
+impl fmt::Debug for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 impl Default for Timestamp {
     fn default() -> Self {
         Self::ZERO
@@ -107,6 +143,15 @@ mod tests {
             Timestamp::ZERO.saturating_since(Timestamp::MAX),
             Duration::ZERO
         );
+    }
+
+    #[test]
+    fn nanoseconds_are_a_duration() {
+        assert_eq!(size_of::<Option<Nanos>>(), 8);
+        for duration in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+            let most = Duration::from_nanos(u64::MAX - 1);
+            assert_eq!(Nanos::from(duration).get(), duration.min(most));
+        }
     }
 
     #[test]

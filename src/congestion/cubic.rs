@@ -59,7 +59,7 @@ pub struct Cubic {
 }
 
 /// Everything that a reduction changes and an undo restores (RFC 9438 §4.9).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Window {
     cwnd: u64,
     ssthresh: u64,
@@ -72,7 +72,7 @@ struct Window {
     /// The present congestion-avoidance stage, `None` in slow start and until the first ACK after it.
     epoch: Option<Epoch>,
     /// HyStart++ of the first slow start, `None` after it.
-    hystart: Option<HyStart>,
+    hystart: Option<Box<HyStart>>,
     /// In the slow start that follows a timeout, until `cwnd` reaches `ssthresh`.
     is_repairing: bool,
 }
@@ -145,7 +145,7 @@ impl Cubic {
                 w_max: 0.0,
                 cwnd_prior: 0.0,
                 epoch: None,
-                hystart: Some(HyStart::new(params.is_paced)),
+                hystart: Some(Box::new(HyStart::new(params.is_paced))),
                 is_repairing: false,
             },
             is_paced: params.is_paced,
@@ -328,7 +328,7 @@ impl CongestionController for Cubic {
             return;
         }
         self.in_recovery = true;
-        self.before_reduction = Some(Box::new(self.window));
+        self.before_reduction = Some(Box::new(self.window.clone()));
         // RFC 5681 §3.2 step 2: what limited transmit (RFC 3042) sent beyond cwnd does not count.
         let flight_size = event.flight_size.min(self.window.cwnd);
         let is_gentle = event.by_ecn && self.window.cwnd >= self.window.ssthresh;
@@ -355,7 +355,7 @@ impl CongestionController for Cubic {
     fn on_timeout(&mut self, event: &TimedOut) {
         // RFC 5681 §3.1: ssthresh keeps its value when the same segment times out again.
         if event.consecutive <= 1 {
-            self.before_reduction = Some(Box::new(self.window));
+            self.before_reduction = Some(Box::new(self.window.clone()));
             let ssthresh = self.window.ssthresh;
             self.reduce(event.flight_size, BETA);
             if self.in_recovery {

@@ -18,6 +18,7 @@
 use std::time::Duration;
 
 use super::Acked;
+use crate::timestamp::Nanos;
 
 /// RFC 9406 §4.3: `MIN_RTT_THRESH`
 const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
@@ -48,14 +49,14 @@ enum Phase {
     /// Conservative Slow Start.
     Conservative {
         /// `cssBaselineMinRtt`
-        baseline: Duration,
+        baseline: Nanos,
         /// Round trips spent here.
         rounds: u32,
     },
     /// The latest samples of a paced sender have risen; nothing grows until the next round trips tell more.
     Held {
         /// What the samples have risen to.
-        risen: Duration,
+        risen: Nanos,
         /// Round trips that have begun since.
         rounds: u32,
     },
@@ -63,7 +64,7 @@ enum Phase {
     /// shows whether the RTT has grown too.
     Probing {
         /// The mean RTT before.
-        before: Duration,
+        before: Nanos,
         /// Round trips spent here.
         rounds: u32,
     },
@@ -74,18 +75,18 @@ enum Phase {
 pub(super) struct HyStart {
     phase: Phase,
     /// `lastRoundMinRTT`; `None` stands for infinity.
-    last_round_min_rtt: Option<Duration>,
+    last_round_min_rtt: Option<Nanos>,
     /// `currentRoundMinRTT`
-    current_round_min_rtt: Option<Duration>,
+    current_round_min_rtt: Option<Nanos>,
     /// `rttSampleCount`
     rtt_samples: u32,
     /// The sum of this round trip's samples.
-    rtt_sum: Duration,
+    rtt_sum: Nanos,
     /// How many of them differ from the mean until then, and how many have not risen.
     unsteady_samples: u32,
     low_samples: u32,
     /// The latest samples.
-    latest: [Duration; N_RTT_SAMPLE as usize],
+    latest: [Nanos; N_RTT_SAMPLE as usize],
     /// The round ends when something is acknowledged that was sent after this much had been delivered.
     round_ends_at: u64,
     is_paced: bool,
@@ -100,10 +101,10 @@ impl HyStart {
             last_round_min_rtt: None,
             current_round_min_rtt: None,
             rtt_samples: 0,
-            rtt_sum: Duration::ZERO,
+            rtt_sum: Nanos::ZERO,
             unsteady_samples: 0,
             low_samples: 0,
-            latest: [Duration::ZERO; N_RTT_SAMPLE as usize],
+            latest: [Nanos::ZERO; N_RTT_SAMPLE as usize],
             round_ends_at: 0,
             is_paced,
             acts_early: is_paced,
@@ -115,7 +116,7 @@ impl HyStart {
     pub(super) const fn ending() -> Self {
         Self {
             phase: Phase::Conservative {
-                baseline: Duration::ZERO,
+                baseline: Nanos::ZERO,
                 rounds: CSS_ROUNDS - 1,
             },
             ..Self::new(true)
@@ -165,7 +166,7 @@ impl HyStart {
         let min_rtt = self.current_round_min_rtt.take();
         self.last_round_min_rtt = min_rtt;
         let samples = std::mem::take(&mut self.rtt_samples);
-        let mean = std::mem::take(&mut self.rtt_sum) / samples.max(1);
+        let mean = std::mem::take(&mut self.rtt_sum).get() / samples.max(1);
         let unsteady_samples = std::mem::take(&mut self.unsteady_samples);
         let low_samples = std::mem::take(&mut self.low_samples);
         let few = samples / FEW_DIVISOR;
@@ -189,18 +190,19 @@ impl HyStart {
             Phase::Held { .. } if unsteady_samples > few => {
                 self.acts_early = false;
                 self.phase = Phase::Conservative {
-                    baseline: min_rtt.unwrap_or(mean),
+                    baseline: min_rtt.unwrap_or(mean.into()),
                     rounds: 0,
                 };
             }
             Phase::Held { .. } => {
                 self.phase = Phase::Probing {
-                    before: mean,
+                    before: mean.into(),
                     rounds: 0,
                 };
             }
             Phase::Probing { before, .. } => {
-                let risen = before.saturating_add(*before / PROBE_RISE);
+                let before = before.get();
+                let risen = before.saturating_add(before / PROBE_RISE);
                 self.phase = Phase::Standard;
                 return mean >= risen;
             }
@@ -213,36 +215,43 @@ impl HyStart {
             .latest
             .get_mut((self.rtt_samples % N_RTT_SAMPLE) as usize)
         {
-            *slot = sample;
+            *slot = sample.into();
         }
-        let current = self.current_round_min_rtt.unwrap_or(sample).min(sample);
-        self.current_round_min_rtt = Some(current);
-        let mean = self.rtt_sum.checked_div(self.rtt_samples).unwrap_or(sample);
+        let current = self
+            .current_round_min_rtt
+            .map_or(sample, |current| current.get().min(sample));
+        self.current_round_min_rtt = Some(current.into());
+        let mean = self
+            .rtt_sum
+            .get()
+            .checked_div(self.rtt_samples)
+            .unwrap_or(sample);
         let is_unsteady = sample.abs_diff(mean) > threshold(mean) / 2;
         self.unsteady_samples = self.unsteady_samples.saturating_add(u32::from(is_unsteady));
-        self.rtt_sum = self.rtt_sum.saturating_add(sample);
+        self.rtt_sum = self.rtt_sum.get().saturating_add(sample).into();
         self.rtt_samples = self.rtt_samples.saturating_add(1);
         let is_sampled = self.rtt_samples >= N_RTT_SAMPLE;
         match (self.phase, self.last_round_min_rtt) {
             (Phase::Standard, Some(last)) if is_sampled => {
+                let last = last.get();
                 let rise = threshold(last);
                 let rise = if self.acts_early { rise / 2 } else { rise };
-                let risen = last.saturating_add(rise);
+                let risen = Nanos::from(last.saturating_add(rise));
                 // Deviation from RFC 9406 §4.2: a paced sender acts within the round trip and on half of the rise,
                 // because it causes no bursts that would have to be told from a queue.
                 if self.acts_early && self.latest.iter().all(|latest| *latest >= risen) {
                     self.phase = Phase::Held { risen, rounds: 0 };
-                } else if !self.acts_early && current >= risen {
+                } else if !self.acts_early && current >= risen.get() {
                     self.phase = Phase::Conservative {
-                        baseline: current,
+                        baseline: current.into(),
                         rounds: 0,
                     };
                 }
             }
-            (Phase::Conservative { baseline, .. }, _) if is_sampled && current < baseline => {
+            (Phase::Conservative { baseline, .. }, _) if is_sampled && current < baseline.get() => {
                 self.phase = Phase::Standard;
             }
-            (Phase::Held { risen, .. }, _) if sample < risen => {
+            (Phase::Held { risen, .. }, _) if sample < risen.get() => {
                 self.low_samples = self.low_samples.saturating_add(1);
             }
             (

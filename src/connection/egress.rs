@@ -288,7 +288,7 @@ impl Connection {
         };
         let transmit = emit_bare(&Template::new(&header, Integrity::Sum)?, &header, buf)?;
         if handshake.sent_at.is_some() {
-            self.counters.segments_retransmitted += 1;
+            self.counters.rare().segments_retransmitted += 1;
         }
         handshake.on_sent(now, &self.config);
         if is_answer {
@@ -334,7 +334,7 @@ impl Connection {
         let seq = self.sender.snd_nxt().saturating_back(1);
         let header = self.header(now, seq, self.echo.flags(), &report);
         let transmit = emit_bare(&Template::new(&header, self.integrity())?, &header, buf)?;
-        self.counters.keepalive_probes += 1;
+        self.counters.rare().keepalive_probes += 1;
         self.on_ack_departed(report.rcv_nxt, header.window);
         Some(transmit)
     }
@@ -497,8 +497,9 @@ impl Connection {
         self.counters.bytes_sent += bytes;
         match plan {
             Plan::Retransmit(_) => {
-                self.counters.segments_retransmitted += segments;
-                self.counters.bytes_retransmitted += bytes;
+                let counters = self.counters.rare();
+                counters.segments_retransmitted += segments;
+                counters.bytes_retransmitted += bytes;
             }
             Plan::New(_) | Plan::PathProbe(_) | Plan::Probe(_) => {}
         }

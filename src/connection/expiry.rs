@@ -42,8 +42,11 @@ impl Connection {
         if self.state.is_synchronized() {
             table.set(Timer::DelayedAck, self.receiver.ack_deadline());
         }
-        table.set(Timer::Linger, self.ending.linger_deadline(self.state));
-        table.set(Timer::TimeWait, self.ending.time_wait_deadline(self.state));
+        table.set(Timer::Linger, self.ending().linger_deadline(self.state));
+        table.set(
+            Timer::TimeWait,
+            self.ending().time_wait_deadline(self.state),
+        );
         table
     }
 

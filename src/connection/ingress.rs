@@ -92,7 +92,7 @@ impl Connection {
         // Only the SYN was sent: the one acceptable acknowledgment is ISS + 1.
         let is_acceptable = has_ack && header.ack == self.iss + 1;
         if has_ack && !is_acceptable {
-            bump(&mut self.counters.segments_unacceptable);
+            bump(&mut self.counters.rare().segments_unacceptable);
             if !header.flags.contains(Flags::RST) {
                 self.refuse(segment);
             }
@@ -105,7 +105,7 @@ impl Connection {
             return;
         }
         if !header.flags.contains(Flags::SYN) {
-            bump(&mut self.counters.segments_unacceptable);
+            bump(&mut self.counters.rare().segments_unacceptable);
             return;
         }
         self.last_heard = now;
@@ -192,11 +192,11 @@ impl Connection {
         let header = &segment.header;
         if self.lacks_timestamps(header) {
             // RFC 7323 §3.2: silently dropped.
-            bump(&mut self.counters.segments_unacceptable);
+            bump(&mut self.counters.rare().segments_unacceptable);
             return;
         }
         if !self.passes_paws(now, header) {
-            bump(&mut self.counters.segments_unacceptable);
+            bump(&mut self.counters.rare().segments_unacceptable);
             self.answer_unacceptable(now, segment.sequence_len() > 0);
             return;
         }
@@ -222,7 +222,7 @@ impl Connection {
             return;
         }
         if !header.flags.contains(Flags::ACK) {
-            bump(&mut self.counters.segments_unacceptable);
+            bump(&mut self.counters.rare().segments_unacceptable);
             return;
         }
         self.on_heard(now);
@@ -246,7 +246,7 @@ impl Connection {
         let rcv_nxt = self.receiver.rcv_nxt();
         let Some(start) = Offset::widen(header.seq, self.irs, rcv_nxt) else {
             // From before the peer's ISN: an old duplicate.
-            bump(&mut self.counters.segments_unacceptable);
+            bump(&mut self.counters.rare().segments_unacceptable);
             if !header.flags.contains(Flags::RST) {
                 self.answer_unacceptable(now, segment.sequence_len() > 0);
             }
@@ -308,7 +308,7 @@ impl Connection {
         placed: &Placed,
         datagram: &Bytes,
     ) {
-        bump(&mut self.counters.segments_unacceptable);
+        bump(&mut self.counters.rare().segments_unacceptable);
         let flags = segment.header.flags;
         trace!(seq = ?placed.start, len = placed.len, ?flags, "unacceptable segment");
         let rcv_nxt = self.receiver.rcv_nxt();
@@ -373,7 +373,7 @@ impl Connection {
         let header = &segment.header;
         if self.state == State::SynReceived {
             if header.ack != self.iss + 1 {
-                bump(&mut self.counters.segments_unacceptable);
+                bump(&mut self.counters.rare().segments_unacceptable);
                 self.refuse(segment);
                 return AckVerdict::Stop;
             }
@@ -385,9 +385,9 @@ impl Connection {
         let snd_una = self.sender.snd_una();
         let Some(ack) = self.acceptable_ack(header) else {
             // RFC 5961 §5.2, RFC 9293 §3.10.7.4: of data never sent, or far too old.
-            bump(&mut self.counters.segments_unacceptable);
+            bump(&mut self.counters.rare().segments_unacceptable);
             if Offset::widen(header.ack, self.iss, snd_una) > Some(self.sender.max_ackable()) {
-                bump(&mut self.counters.acks_of_unsent_data);
+                bump(&mut self.counters.rare().acks_of_unsent_data);
             }
             self.challenge(now);
             return AckVerdict::Stop;
@@ -577,7 +577,7 @@ impl Connection {
     /// Answers with a challenge ACK, within the limit of RFC 5961 §7.
     fn challenge(&mut self, now: Timestamp) {
         if self.challenge_acks.admits(now) {
-            bump(&mut self.counters.challenge_acks);
+            bump(&mut self.counters.rare().challenge_acks);
             match &mut self.handshake {
                 // SYN-RECEIVED: the SYN-ACK again.
                 Some(handshake) => handshake.is_due = true,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::Timestamp;
 use crate::connection::sender::{Blocked, Sender};
+use crate::timestamp::Nanos;
 
 /// What holds the connection back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Limit {
 pub(super) struct LimitClock {
     /// What holds the connection back, and since when; `None` before the start and after the end.
     present: Option<(Limit, Timestamp)>,
-    times: [Duration; Limit::COUNT],
+    times: [Nanos; Limit::COUNT],
     latest: Timestamp,
 }
 
@@ -54,7 +55,7 @@ impl LimitClock {
     pub(super) const fn new() -> Self {
         Self {
             present: None,
-            times: [Duration::ZERO; Limit::COUNT],
+            times: [Nanos::ZERO; Limit::COUNT],
             latest: Timestamp::ZERO,
         }
     }
@@ -89,7 +90,12 @@ impl LimitClock {
 
     /// Returns for how long `limit` has held the connection back until now.
     pub(super) fn time(&self, now: Timestamp, limit: Limit) -> Duration {
-        let past = self.times.get(limit as usize).copied().unwrap_or_default();
+        let past = self
+            .times
+            .get(limit as usize)
+            .copied()
+            .unwrap_or_default()
+            .get();
         match self.present {
             Some((present, since)) if present == limit => past + now.saturating_since(since),
             _ => past,
@@ -98,7 +104,7 @@ impl LimitClock {
 
     fn add(&mut self, limit: Limit, time: Duration) {
         if let Some(sum) = self.times.get_mut(limit as usize) {
-            *sum += time;
+            *sum = sum.get().saturating_add(time).into();
         }
     }
 }

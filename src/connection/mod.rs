@@ -30,6 +30,7 @@ mod ingress;
 mod limits;
 mod offset;
 mod offset_map;
+mod on_demand;
 mod path_mtu;
 mod range_set;
 mod receiver;
@@ -170,7 +171,8 @@ pub struct Connection {
     /// Keepalive probes sent since then.
     keepalive_probes: u32,
     challenge_acks: ChallengeLimit,
-    ending: Ending,
+    /// `None` until something ends it or bounds its life.
+    ending: Option<Box<Ending>>,
     events: Events,
     counters: Counters,
     limits: LimitClock,
@@ -182,13 +184,26 @@ pub struct Connection {
 struct Counters {
     segments_sent: u64,
     segments_received: u64,
+    bytes_sent: u64,
+    /// `None` as long as there is none.
+    rare: Option<Box<RareCounters>>,
+}
+
+/// Counters of what few connections see.
+#[derive(Debug, Clone, Copy, Default)]
+struct RareCounters {
     segments_retransmitted: u64,
+    bytes_retransmitted: u64,
     segments_unacceptable: u64,
     acks_of_unsent_data: u64,
-    bytes_sent: u64,
-    bytes_retransmitted: u64,
     keepalive_probes: u64,
     challenge_acks: u64,
+}
+
+impl Counters {
+    fn rare(&mut self) -> &mut RareCounters {
+        self.rare.get_or_insert_default()
+    }
 }
 
 /// Events not yet taken, at most one of each kind.
@@ -324,13 +339,18 @@ impl Connection {
                 window_began: now,
                 sent: 0,
             },
-            ending: Ending::default(),
+            ending: None,
             events: Events::default(),
             counters: Counters::default(),
             limits: LimitClock::new(),
             echo: Echo::default(),
             config,
         }
+    }
+
+    /// Returns the settings.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Returns our virtual port.

@@ -5,7 +5,7 @@
 //! fills evenly is found at once, however much of it there is, and the worst that a peer can arrange is the
 //! logarithm of the number of runs. Both ends, where most happens, are found without a guess.
 //!
-//! Memory is kept for reuse, so that a window in motion allocates nothing, until [`OffsetMap::release`].
+//! Memory is kept for reuse, so that a window in motion allocates nothing, for as long as the map lives.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -43,7 +43,38 @@ pub struct OffsetMap<V> {
     len: usize,
     /// Slots looked at and entries moved, to prove bounds on the work.
     #[cfg(test)]
-    pub steps: std::cell::Cell<u64>,
+    pub steps: Steps,
+}
+
+/// A count that readers may raise.
+#[cfg(test)]
+#[derive(Debug)]
+pub struct Steps(std::sync::atomic::AtomicU64);
+
+#[cfg(test)]
+impl Steps {
+    const fn new() -> Self {
+        Self(std::sync::atomic::AtomicU64::new(0))
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub fn set(&self, steps: u64) {
+        self.0.store(steps, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub fn replace(&self, steps: u64) -> u64 {
+        self.0.swap(steps, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+impl Clone for Steps {
+    fn clone(&self) -> Self {
+        Self(self.get().into())
+    }
 }
 
 impl<V> Default for OffsetMap<V> {
@@ -61,7 +92,7 @@ impl<V> OffsetMap<V> {
             spare: Vec::new(),
             len: 0,
             #[cfg(test)]
-            steps: std::cell::Cell::new(0),
+            steps: Steps::new(),
         }
     }
 }
@@ -84,11 +115,6 @@ impl<V: Copy> OffsetMap<V> {
             self.spare.push(slot.run);
         }
         self.len = 0;
-    }
-
-    /// Removes all entries and gives the memory back.
-    pub fn release(&mut self) {
-        *self = Self::new();
     }
 
     /// Returns the lowest entry.

@@ -16,10 +16,11 @@ use crate::connection::offset_map::OffsetMap;
 /// - no range is empty;
 /// - between two neighbours lies at least one offset that is not in the set;
 /// - `bytes` is the sum of the ranges' lengths.
+/// - there is a map if and only if there is a range.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
     /// Start to end, exclusive.
-    ranges: OffsetMap<Offset>,
+    ranges: Option<Box<OffsetMap<Offset>>>,
     bytes: u64,
 }
 
@@ -27,7 +28,7 @@ impl RangeSet {
     /// Makes an empty set.
     pub const fn new() -> Self {
         Self {
-            ranges: OffsetMap::new(),
+            ranges: None,
             bytes: 0,
         }
     }
@@ -40,15 +41,16 @@ impl RangeSet {
         }
         let Range { start, end } = range;
         let before = self.bytes;
+        let ranges = self.ranges.get_or_insert_default();
         // Most of what is added lies at the end or continues it.
-        let last = self.ranges.last();
+        let last = ranges.last();
         if last.is_none_or(|(_, right)| right < start) {
-            self.ranges.insert(start, end);
+            ranges.insert(start, end);
             self.bytes += end.saturating_since(start);
             return self.bytes - before;
         }
         // The predecessor, if it reaches `start`, is extended in place.
-        let extends = match self.ranges.below_mut(start + 1) {
+        let extends = match ranges.below_mut(start + 1) {
             Some((_, right)) if *right >= end => return 0,
             Some((_, right)) if *right >= start => {
                 self.bytes += end.saturating_since(*right);
@@ -62,14 +64,14 @@ impl RangeSet {
         }
         // What begins within or at the end is swallowed.
         let mut last = end;
-        while let Some((left, right)) = self.ranges.remove_first_in(start + 1..end + 1) {
+        while let Some((left, right)) = ranges.remove_first_in(start + 1..end + 1) {
             self.bytes -= right.min(end).saturating_since(left);
             last = last.max(right);
         }
         if !extends {
-            self.ranges.insert(start, last);
+            ranges.insert(start, last);
         } else if last > end
-            && let Some((_, right)) = self.ranges.below_mut(start + 1)
+            && let Some((_, right)) = ranges.below_mut(start + 1)
         {
             *right = last;
         }
@@ -79,16 +81,19 @@ impl RangeSet {
     /// Removes every offset below `bound` and returns how many were in the set.
     pub fn remove_below(&mut self, bound: Offset) -> u64 {
         let before = self.bytes;
-        while let Some((left, right)) = self.ranges.remove_first_in(Offset::ZERO..bound) {
+        let Some(ranges) = &mut self.ranges else {
+            return 0;
+        };
+        while let Some((left, right)) = ranges.remove_first_in(Offset::ZERO..bound) {
             self.bytes -= right.saturating_since(left);
             if right > bound {
-                self.ranges.insert(bound, right);
+                ranges.insert(bound, right);
                 self.bytes += right.saturating_since(bound);
                 break;
             }
         }
-        if self.ranges.is_empty() {
-            self.ranges.release();
+        if ranges.is_empty() {
+            self.ranges = None;
         }
         before - self.bytes
     }
@@ -100,9 +105,10 @@ impl RangeSet {
 
     /// Returns the range that `offset` lies in.
     pub fn range_containing(&self, offset: Offset) -> Option<Range<Offset>> {
-        let (start, end) = match self.ranges.last() {
+        let ranges = self.ranges.as_ref()?;
+        let (start, end) = match ranges.last() {
             Some(last) if last.0 <= offset => last,
-            Some(_) => self.ranges.below(offset + 1)?,
+            Some(_) => ranges.below(offset + 1)?,
             None => return None,
         };
         (offset < end).then_some(start..end)
@@ -112,7 +118,8 @@ impl RangeSet {
     /// one that is there.
     pub fn is_isolated(&self, range: &Range<Offset>) -> bool {
         self.ranges
-            .below(range.end + 1)
+            .as_ref()
+            .and_then(|ranges| ranges.below(range.end + 1))
             .is_none_or(|(_, end)| end < range.start)
     }
 
@@ -136,22 +143,25 @@ impl RangeSet {
 
     /// Iterates over the ranges in ascending order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<Offset>> + '_ {
-        self.ranges.iter().map(|(start, end)| start..end)
+        let ranges = self.ranges.iter().flat_map(|ranges| ranges.iter());
+        ranges.map(|(start, end)| start..end)
     }
 
     /// Returns the lowest range.
     pub fn first(&self) -> Option<Range<Offset>> {
-        self.ranges.first().map(|(start, end)| start..end)
+        let (start, end) = self.ranges.as_ref()?.first()?;
+        Some(start..end)
     }
 
     /// Returns the highest range.
     pub fn last(&self) -> Option<Range<Offset>> {
-        self.ranges.last().map(|(start, end)| start..end)
+        let (start, end) = self.ranges.as_ref()?.last()?;
+        Some(start..end)
     }
 
     /// Returns the number of ranges.
-    pub const fn len(&self) -> usize {
-        self.ranges.len()
+    pub fn len(&self) -> usize {
+        self.ranges.as_ref().map_or(0, |ranges| ranges.len())
     }
 
     /// Returns the number of offsets in the set.
@@ -161,12 +171,12 @@ impl RangeSet {
 
     /// Says whether the set is empty.
     pub const fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.ranges.is_none()
     }
 
     /// Empties the set.
     pub fn clear(&mut self) {
-        self.ranges.release();
+        self.ranges = None;
         self.bytes = 0;
     }
 
@@ -174,14 +184,14 @@ impl RangeSet {
     fn overlapping(&self, range: Range<Offset>) -> impl Iterator<Item = Range<Offset>> + '_ {
         let Range { start, end } = range;
         let end = end.max(start);
-        let reaching = self
-            .ranges
-            .below(start)
+        let ranges = self.ranges.as_deref();
+        let reaching = ranges
+            .and_then(|ranges| ranges.below(start))
             .map(|(_, right)| start..right.min(end))
             .filter(|part| !part.is_empty());
-        let inside = self
-            .ranges
-            .range(start..end)
+        let inside = ranges
+            .into_iter()
+            .flat_map(move |ranges| ranges.range(start..end))
             .map(move |(left, right)| left..right.min(end));
         reaching.into_iter().chain(inside)
     }
@@ -189,7 +199,10 @@ impl RangeSet {
     /// Checks what the type promises.
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
-        self.ranges.check_invariants();
+        if let Some(ranges) = &self.ranges {
+            assert!(!ranges.is_empty(), "a map of nothing");
+            ranges.check_invariants();
+        }
         let mut total = 0;
         let mut previous_end: Option<Offset> = None;
         for range in self.iter() {

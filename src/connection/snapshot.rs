@@ -1,6 +1,5 @@
 //! The statistics that a connection shows.
 
-use crate::congestion::RateSample;
 use crate::connection::Connection;
 use crate::connection::limits::Limit;
 use crate::{ConnectionStats, Timestamp};
@@ -21,6 +20,7 @@ impl Connection {
         let rtt = recovery.rtt();
         let counted = recovery.counters();
         let rate = recovery.latest_rate();
+        let rare = self.counters.rare.as_deref().copied().unwrap_or_default();
         let received = self.receiver.counters();
         ConnectionStats {
             state: self.state,
@@ -40,8 +40,8 @@ impl Connection {
             flight_size: recovery.flight_size(),
             bytes_in_flight: recovery.pipe(),
             pacing_rate: recovery.pacing_rate(),
-            delivery_rate: rate.map_or(0, RateSample::bytes_per_second),
-            is_app_limited: rate.is_some_and(|rate| rate.is_app_limited),
+            delivery_rate: rate.map_or(0, |(bytes_per_second, _)| bytes_per_second),
+            is_app_limited: rate.is_some_and(|(_, is_app_limited)| is_app_limited),
             mss: usize::try_from(self.sender.mss()).unwrap_or(usize::MAX),
             datagram_size: self.path_mtu.size(),
             path_probes_sent: self.path_mtu.probes_sent(),
@@ -57,7 +57,7 @@ impl Connection {
             out_of_order_bytes: self.receiver.out_of_order_bytes(),
             segments_sent: self.counters.segments_sent,
             segments_received: self.counters.segments_received,
-            segments_retransmitted: self.counters.segments_retransmitted,
+            segments_retransmitted: rare.segments_retransmitted,
             segments_lost: counted.segments_lost,
             segments_duplicate: received.segments_duplicate,
             segments_out_of_order: received.segments_out_of_order,
@@ -66,7 +66,7 @@ impl Connection {
             bytes_acked: (recovery.snd_una().get())
                 .saturating_sub(1 + u64::from(self.sender.is_fin_acked())),
             bytes_received: received.bytes_received,
-            bytes_retransmitted: self.counters.bytes_retransmitted,
+            bytes_retransmitted: rare.bytes_retransmitted,
             rto_count: counted.rto_count,
             fast_recovery_count: counted.fast_recovery_count,
             is_in_recovery: recovery.is_in_recovery(),
@@ -78,16 +78,16 @@ impl Connection {
             reordering_count: counted.reordering_count,
             reordering_window: recovery.reo_wnd(),
             zero_window_probes: self.sender.zero_window_probes(),
-            keepalive_probes: self.counters.keepalive_probes,
-            segments_unacceptable: self.counters.segments_unacceptable,
+            keepalive_probes: rare.keepalive_probes,
+            segments_unacceptable: rare.segments_unacceptable,
             ecn: recovery.ecn().state(),
             ecn_segments_marked: recovery.ecn().segments_marked(),
             ecn_reductions: recovery.ecn().reductions(),
             ecn_ce: self.echo.ce,
             ecn_ect: self.echo.ect,
             ecn_unmarked: self.echo.unmarked,
-            acks_of_unsent_data: self.counters.acks_of_unsent_data,
-            challenge_acks: self.counters.challenge_acks,
+            acks_of_unsent_data: rare.acks_of_unsent_data,
+            challenge_acks: rare.challenge_acks,
             memory_bytes: self.memory(),
             cwnd_limited_time: self.limits.time(now, Limit::Congestion),
             rwnd_limited_time: self.limits.time(now, Limit::PeerWindow),

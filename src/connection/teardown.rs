@@ -26,6 +26,15 @@ pub(super) struct Ending {
     time_wait_until: Option<Timestamp>,
 }
 
+/// What there is of a connection that nothing ends.
+static ENDLESS: Ending = Ending {
+    error: None,
+    is_delivered: false,
+    released_until: None,
+    last_ack_until: None,
+    time_wait_until: None,
+};
+
 impl Ending {
     pub(super) fn linger_deadline(&self, state: State) -> Option<Timestamp> {
         match state {
@@ -73,6 +82,10 @@ pub struct TimeWaitRecord {
 }
 
 impl Connection {
+    pub(super) fn ending(&self) -> &Ending {
+        self.ending.as_deref().unwrap_or(&ENDLESS)
+    }
+
     /// Queues the FIN behind what was written. Calling it again is harmless.
     ///
     /// # Errors
@@ -84,7 +97,7 @@ impl Connection {
         }
         if self.state == State::Closed {
             // The peer had finished and had all our data when it went: nobody waits for our FIN.
-            if self.ending.is_delivered {
+            if self.ending().is_delivered {
                 return Ok(());
             }
             return Err(WriteError::Closed(self.closing_error()));
@@ -104,10 +117,10 @@ impl Connection {
     ///
     /// The reason why that will never be known.
     pub fn finish_status(&self) -> Result<bool, ConnectionError> {
-        if self.ending.is_delivered || self.sender.is_fin_acked() {
+        if self.ending().is_delivered || self.sender.is_fin_acked() {
             return Ok(true);
         }
-        match &self.ending.error {
+        match &self.ending().error {
             Some(error) => Err(error.clone()),
             None if self.state == State::Closed => Err(ConnectionError::Aborted),
             None => Ok(false),
@@ -134,7 +147,7 @@ impl Connection {
         }
         if self.state == State::TimeWait {
             // Both sides have finished: nothing is cut, and the wait goes on.
-            self.ending.released_until = Some(now);
+            self.ending.get_or_insert_default().released_until = Some(now);
             self.receiver.discard();
             return;
         }
@@ -146,24 +159,24 @@ impl Connection {
             self.abort(now);
             return;
         }
-        self.ending.released_until = Some(now + self.config.linger);
+        self.ending.get_or_insert_default().released_until = Some(now + self.config.linger);
         // Cannot fail: the state is not CLOSED.
         let _ = self.finish(now);
     }
 
     /// Whether the application has dropped its handle.
     pub(super) fn is_released(&self) -> bool {
-        self.ending.released_until.is_some()
+        self.ending().released_until.is_some()
     }
 
     /// Returns why the connection ended, `None` while it lives or if it ended in order.
     pub fn error(&self) -> Option<&ConnectionError> {
-        self.ending.error.as_ref()
+        self.ending().error.as_ref()
     }
 
     /// Returns the error for calls on a closed connection.
     pub(super) fn closing_error(&self) -> ConnectionError {
-        self.ending
+        self.ending()
             .error
             .clone()
             .unwrap_or(ConnectionError::Aborted)
@@ -176,7 +189,7 @@ impl Connection {
 
     /// Returns what has to be remembered in TIME-WAIT, once nothing else is left to do.
     pub fn time_wait(&self) -> Option<TimeWaitRecord> {
-        let expires = self.ending.time_wait_deadline(self.state)?;
+        let expires = self.ending().time_wait_deadline(self.state)?;
         if self.receiver.pending_acks() > 0 || self.receiver.ack_deadline().is_some() {
             return None;
         }
@@ -196,7 +209,7 @@ impl Connection {
 
     /// Begins TIME-WAIT, or begins it anew (RFC 9293 §3.10.7.4, a retransmitted FIN).
     pub(super) fn restart_time_wait(&mut self, now: Timestamp) {
-        self.ending.time_wait_until = Some(now + self.config.time_wait);
+        self.ending.get_or_insert_default().time_wait_until = Some(now + self.config.time_wait);
         self.sender.clear();
     }
 
@@ -209,8 +222,8 @@ impl Connection {
 
     /// Begins the bounded wait for the acknowledgment of our FIN if that is all that is missing.
     pub(super) fn note_last_ack(&mut self, now: Timestamp) {
-        if self.is_only_fin_unacked() && self.ending.last_ack_until.is_none() {
-            self.ending.last_ack_until = Some(now + self.config.linger);
+        if self.is_only_fin_unacked() && self.ending().last_ack_until.is_none() {
+            self.ending.get_or_insert_default().last_ack_until = Some(now + self.config.linger);
         }
     }
 
@@ -221,7 +234,7 @@ impl Connection {
 
     pub(super) fn on_linger_timeout(&mut self) {
         if self.is_only_fin_unacked() {
-            self.ending.is_delivered = true;
+            self.ending.get_or_insert_default().is_delivered = true;
             self.close_orderly();
         } else {
             self.time_out(TimeoutCause::Linger(self.config.linger), true);
@@ -232,7 +245,7 @@ impl Connection {
     /// learn of.
     pub(super) fn time_out(&mut self, cause: TimeoutCause, tell_peer: bool) {
         if self.is_only_fin_unacked() {
-            self.ending.is_delivered = true;
+            self.ending.get_or_insert_default().is_delivered = true;
             self.close_orderly();
             return;
         }
@@ -258,13 +271,14 @@ impl Connection {
             }
             State::Established | State::FinWait1 | State::FinWait2 | State::CloseWait => {
                 // The peer read to our end and closed before our FIN, if any, could reach it.
-                self.ending.is_delivered =
+                let is_delivered =
                     self.state == State::CloseWait && self.sender.is_all_data_acked();
+                self.ending.get_or_insert_default().is_delivered = is_delivered;
                 self.close_with(ConnectionError::Reset);
             }
             State::Closing | State::LastAck => {
                 if self.is_only_fin_unacked() {
-                    self.ending.is_delivered = true;
+                    self.ending.get_or_insert_default().is_delivered = true;
                     self.close_orderly();
                 } else {
                     self.close_with(ConnectionError::Reset);
@@ -283,12 +297,16 @@ impl Connection {
 
     /// Ends the connection for `error`; the first reason stays.
     pub(super) fn close_with(&mut self, error: ConnectionError) {
-        self.ending.error.get_or_insert(error);
+        self.ending
+            .get_or_insert_default()
+            .error
+            .get_or_insert(error);
         self.enter_closed();
     }
 
     fn enter_closed(&mut self) {
-        self.ending.is_delivered |= self.sender.is_fin_acked();
+        let is_delivered = self.sender.is_fin_acked();
+        self.ending.get_or_insert_default().is_delivered |= is_delivered;
         self.state.on_closed();
         self.handshake = None;
         self.sender.clear();

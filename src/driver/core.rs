@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
@@ -42,9 +43,17 @@ pub(crate) struct Core {
 }
 
 /// The tasks that wait for one connection.
+///
+/// Invariant: nobody waits beside the reader, or `others` is present; an idle connection has a reader at most.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     read: Option<Waker>,
+    others: Option<Box<Others>>,
+}
+
+/// Those who wait for anything else than to read.
+#[derive(Debug, Default)]
+struct Others {
     write: Option<Waker>,
     shutdown: Option<Waker>,
     /// For `peek`, of which several may wait: readable.
@@ -57,7 +66,15 @@ pub(crate) struct Waiters {
 ///
 /// Invariant: an entry stands at its connection's slot.
 #[derive(Debug, Default)]
-struct WaiterTable(Vec<Option<(ConnectionId, Waiters)>>);
+struct WaiterTable(Vec<Entry>);
+
+/// What waits at one slot.
+#[derive(Debug, Default)]
+struct Entry {
+    /// The generation of the connection, plus one; `None` if a socket has none at this slot.
+    holder: Option<NonZeroU64>,
+    waiters: Waiters,
+}
 
 /// One of the directions in which a task can wait by poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,18 +211,28 @@ impl Core {
         };
         let slot = match direction {
             Direction::Read => &mut waiters.read,
-            Direction::Write => &mut waiters.write,
-            Direction::Shutdown => &mut waiters.shutdown,
+            Direction::Write => &mut waiters.others().write,
+            Direction::Shutdown => &mut waiters.others().shutdown,
         };
         wakeups.register(slot, cx.waker());
     }
 
     /// Returns what is notified when a connection changes state.
     pub(crate) fn state_notify(&mut self, id: ConnectionId) -> Arc<Notify> {
-        let notify = self.waiters.get_mut(id).map(|waiters| &mut waiters.state);
+        let notify = self
+            .waiters
+            .get_mut(id)
+            .map(|waiters| &mut waiters.others().state);
         notify.map_or_else(Arc::default, |notify| {
             Arc::clone(notify.get_or_insert_default())
         })
+    }
+
+    /// Somebody no longer waits for such a notification: if nobody else does, its memory is given back.
+    pub(crate) fn drop_idle_notifies(&mut self, id: ConnectionId) {
+        if let Some(waiters) = self.waiters.get_mut(id) {
+            waiters.settle();
+        }
     }
 
     /// Returns what is notified when a connection becomes readable.
@@ -213,7 +240,7 @@ impl Core {
         let notify = self
             .waiters
             .get_mut(id)
-            .map(|waiters| &mut waiters.readable);
+            .map(|waiters| &mut waiters.others().readable);
         notify.map_or_else(Arc::default, |notify| {
             Arc::clone(notify.get_or_insert_default())
         })
@@ -316,62 +343,101 @@ impl WaiterTable {
     fn insert(&mut self, id: ConnectionId) {
         let slot = id.slot();
         if self.0.len() <= slot {
-            self.0.resize_with(slot + 1, || None);
+            self.0.resize_with(slot + 1, Entry::default);
         }
         if let Some(entry) = self.0.get_mut(slot) {
-            *entry = Some((id, Waiters::default()));
+            *entry = Entry {
+                holder: Some(holder(id)),
+                waiters: Waiters::default(),
+            };
         }
     }
 
     fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Waiters> {
-        let (holder, waiters) = self.0.get_mut(id.slot())?.as_mut()?;
-        (*holder == id).then_some(waiters)
+        let entry = self.0.get_mut(id.slot())?;
+        (entry.holder == Some(holder(id))).then_some(&mut entry.waiters)
     }
 
     fn remove(&mut self, id: ConnectionId) -> Option<Waiters> {
         let entry = self.0.get_mut(id.slot())?;
-        let (_, waiters) = entry.take_if(|(holder, _)| *holder == id)?;
-        Some(waiters)
+        (entry.holder == Some(holder(id))).then(|| std::mem::take(entry).waiters)
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut Waiters> {
-        self.0.iter_mut().flatten().map(|(_, waiters)| waiters)
+        let held = self.0.iter_mut().filter(|entry| entry.holder.is_some());
+        held.map(|entry| &mut entry.waiters)
     }
 }
 
+fn holder(id: ConnectionId) -> NonZeroU64 {
+    NonZeroU64::MIN.saturating_add(id.generation())
+}
+
 impl Waiters {
+    fn others(&mut self) -> &mut Others {
+        self.others.get_or_insert_default()
+    }
+
+    /// Gives back the memory for those who wait for anything else than to read, if there are none.
+    fn settle(&mut self) {
+        if let Some(others) = &mut self.others {
+            others.readable.take_if(is_unused);
+            others.state.take_if(is_unused);
+        }
+        self.others.take_if(|others| others.is_empty());
+    }
+
     /// Wakes all that an event concerns. `state` is the connection's after it.
     fn on_event(&mut self, event: Event, state: Option<State>, wakeups: &mut Wakeups) {
         match event {
-            Event::Connected => {
-                wakeups.wake(self.read.take());
-                wakeups.wake(self.write.take());
-                wakeups.groups.extend(self.state.clone());
-            }
-            Event::Readable => {
-                wakeups.wake(self.read.take());
-                wakeups.groups.extend(self.readable.clone());
-            }
-            // Acknowledgments made room, or brought a shutdown nearer to its end.
-            Event::Writable => {
-                wakeups.wake(self.write.take());
-                wakeups.wake(self.shutdown.take());
-            }
-            Event::Finished => wakeups.wake(self.shutdown.take()),
+            Event::Connected | Event::Readable => wakeups.wake(self.read.take()),
+            Event::Writable | Event::Finished => {}
             Event::Closed => self.wake_all(wakeups),
         }
-        if matches!(state, Some(State::TimeWait | State::Closed) | None) {
-            wakeups.groups.extend(self.state.clone());
+        let Some(others) = &mut self.others else {
+            return;
+        };
+        match event {
+            Event::Connected => {
+                wakeups.wake(others.write.take());
+                wakeups.groups.extend(others.state.clone());
+            }
+            Event::Readable => wakeups.groups.extend(others.readable.clone()),
+            // Acknowledgments made room, or brought a shutdown nearer to its end.
+            Event::Writable => {
+                wakeups.wake(others.write.take());
+                wakeups.wake(others.shutdown.take());
+            }
+            Event::Finished => wakeups.wake(others.shutdown.take()),
+            Event::Closed => {}
         }
+        if matches!(state, Some(State::TimeWait | State::Closed) | None) {
+            wakeups.groups.extend(others.state.clone());
+        }
+        self.others.take_if(|others| others.is_empty());
     }
 
     fn wake_all(&mut self, wakeups: &mut Wakeups) {
         wakeups.wake(self.read.take());
-        wakeups.wake(self.write.take());
-        wakeups.wake(self.shutdown.take());
-        wakeups.groups.extend(self.readable.clone());
-        wakeups.groups.extend(self.state.clone());
+        if let Some(others) = &mut self.others {
+            wakeups.wake(others.write.take());
+            wakeups.wake(others.shutdown.take());
+            wakeups.groups.extend(others.readable.clone());
+            wakeups.groups.extend(others.state.clone());
+        }
     }
+}
+
+impl Others {
+    fn is_empty(&self) -> bool {
+        let has_task = self.write.is_some() || self.shutdown.is_some();
+        !has_task && self.readable.is_none() && self.state.is_none()
+    }
+}
+
+/// Whether nobody holds `notify` but the table; whoever comes to hold it gets it from there.
+fn is_unused(notify: &mut Arc<Notify>) -> bool {
+    Arc::strong_count(notify) == 1
 }
 
 impl Wakeups {

@@ -92,8 +92,8 @@ struct PortPair {
 /// Invariant: `pairs` counts the keys of `slots` by their ports, and holds no zero.
 #[derive(Debug)]
 pub(super) struct Demux {
-    slots: HashMap<Key, usize, KeyedHash>,
-    pairs: HashMap<PortPair, usize, KeyedHash>,
+    slots: HashMap<Key, u32, KeyedHash>,
+    pairs: HashMap<PortPair, u32, KeyedHash>,
 }
 
 impl Demux {
@@ -105,7 +105,7 @@ impl Demux {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<usize> {
-        self.slots.get(key).copied()
+        usize::try_from(*self.slots.get(key)?).ok()
     }
 
     pub(super) fn contains(&self, key: &Key) -> bool {
@@ -119,6 +119,8 @@ impl Demux {
 
     /// Binds `key` to `slot`; the caller has checked that it is free.
     pub(super) fn insert(&mut self, key: Key, slot: usize) {
+        // There is no memory for more connections than this can name.
+        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
         if self.slots.insert(key, slot).is_none() {
             *self.pairs.entry(key.ports()).or_insert(0) += 1;
         }
@@ -138,7 +140,7 @@ impl Demux {
 
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub(super) fn check_invariants(&self) {
-        let mut recount: HashMap<PortPair, usize> = HashMap::new();
+        let mut recount: HashMap<PortPair, u32> = HashMap::new();
         for key in self.slots.keys() {
             *recount.entry(key.ports()).or_insert(0) += 1;
         }

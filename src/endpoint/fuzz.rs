@@ -540,7 +540,8 @@ impl World {
         for endpoint in &self.endpoints {
             endpoint.check_invariants();
             for (_, slot) in &endpoint.slots {
-                let buffers = slot.config.send_buffer + slot.config.receive_buffer;
+                let buffers =
+                    slot.connection.config().send_buffer + slot.connection.config().receive_buffer;
                 let memory = slot.connection.memory();
                 assert!(memory <= 2 * buffers + MEMORY_SLACK, "{memory} bytes");
                 assert!(slot.connection.state() != State::Closed || !slot.is_unaccepted());

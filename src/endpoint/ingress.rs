@@ -114,7 +114,7 @@ impl Endpoint {
                 self.show_incoming(now, &incoming);
                 let slot = self.slots.get_mut(index)?;
                 slot.connection.give_way();
-                let length = slot.config.time_wait;
+                let length = slot.connection.config().time_wait;
                 self.settle(now, index);
                 // Until there is room for the new connection, TIME-WAIT remains in force.
                 self.time_wait.insert(key, record, length);

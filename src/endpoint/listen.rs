@@ -165,7 +165,7 @@ impl Endpoint {
             opening,
             connection,
             Origin::Listener,
-            Handle::HalfOpen(budget),
+            Handle::HalfOpen(Box::new(budget)),
         ))
     }
 
@@ -198,7 +198,7 @@ impl Endpoint {
         };
         let config = Arc::clone(&opening.config);
         let connection = Connection::from_cookie(now, config, &params, &negotiated, segment);
-        let handle = Handle::HalfOpen(AddressBudget::default());
+        let handle = Handle::HalfOpen(Box::default());
         self.stats.syn_cookies_accepted += 1;
         self.spent_cookies.insert(now, opening.key, iss);
         Some(self.install(opening, connection, Origin::Listener, handle))

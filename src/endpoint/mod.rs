@@ -461,7 +461,7 @@ impl Endpoint {
         let is_live = slot.has_business();
         if matches!(slot.handle, Handle::Released) && !is_live {
             let record = slot.connection.time_wait();
-            let (key, length) = (slot.key, slot.config.time_wait);
+            let (key, length) = (slot.key, slot.connection.config().time_wait);
             self.remove(index);
             if let Some(record) = record {
                 self.time_wait.insert(key, record, length);

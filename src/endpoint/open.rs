@@ -210,7 +210,6 @@ impl Endpoint {
             connection,
             generation,
             key,
-            config: opening.config,
             origin,
             handle,
             remote: opening.remote,

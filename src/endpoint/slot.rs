@@ -1,11 +1,9 @@
 //! One connection's place in the endpoint: its identity, who holds it, and what is queued for it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use super::demux::Key;
 use super::stateless::AddressBudget;
-use crate::config::Config;
 use crate::connection::{Connection, Event, State};
 use crate::timestamp::Timestamp;
 
@@ -28,7 +26,8 @@ impl ConnectionId {
         self.slot
     }
 
-    pub(super) fn generation(self) -> u64 {
+    /// Returns what tells the connections apart that had the same slot.
+    pub(crate) fn generation(self) -> u64 {
         self.generation
     }
 }
@@ -48,7 +47,7 @@ pub(super) enum Origin {
 #[derive(Debug)]
 pub(super) enum Handle {
     /// The handshake with a listener's peer is under way; the address is not proven.
-    HalfOpen(AddressBudget),
+    HalfOpen(Box<AddressBudget>),
     /// Established; waits in the listener's accept queue.
     Queued,
     /// The application holds it.
@@ -63,7 +62,6 @@ pub(super) struct Slot {
     pub(super) connection: Connection,
     pub(super) generation: u64,
     pub(super) key: Key,
-    pub(super) config: Arc<Config>,
     pub(super) origin: Origin,
     pub(super) handle: Handle,
     /// Where segments go, in the form that the socket takes.

@@ -61,7 +61,7 @@ impl Stream {
         check: impl Fn(State, Option<ConnectionError>) -> Option<R>,
     ) -> io::Result<R> {
         let notify = self.handle.update(|core, _, _| core.state_notify(self.id));
-        loop {
+        let outcome = loop {
             let mut notified = std::pin::pin!(notify.notified());
             notified.as_mut().enable();
             let outcome = self.handle.inspect(|core| {
@@ -69,10 +69,15 @@ impl Stream {
                 Ok::<_, ConnectionError>(check(connection.state(), connection.error().cloned()))
             })?;
             if let Some(outcome) = outcome {
-                return Ok(outcome);
+                break outcome;
             }
             notified.await;
-        }
+        };
+        // An idle connection is to hold little.
+        drop(notify);
+        self.handle
+            .update(|core, _, _| core.drop_idle_notifies(self.id));
+        Ok(outcome)
     }
 
     pub(crate) fn poll_read(

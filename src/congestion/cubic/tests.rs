@@ -207,7 +207,7 @@ fn the_curve_waits_while_nothing_is_in_flight() {
 #[test]
 fn the_end_of_the_first_slow_start_is_the_prior_window() {
     let mut test = CubicTest::new(100);
-    test.cubic.window.hystart = Some(HyStart::ending());
+    test.cubic.window.hystart = Some(Box::new(HyStart::ending()));
     let mut event = Acked::new(test.now, MSS, MSS);
     event.rate = Some(RateSample::new(MSS, RTT));
     test.cubic.on_acked(&event);
@@ -226,11 +226,11 @@ fn an_undo_leaves_a_window_that_has_outgrown_it() {
     for _ in 0..40 {
         test.round();
     }
-    let before = test.cubic.window;
+    let before = test.cubic.window.clone();
     assert!(before.cwnd > 10 * MSS);
     test.cubic.on_undo(&Undo::new(test.now, 0));
     // RFC 9438 §4.9.2
-    let after = test.cubic.window;
+    let after = test.cubic.window.clone();
     assert_eq!((after.cwnd, after.ssthresh), (before.cwnd, before.ssthresh));
     assert_eq!(
         after.epoch.map(|epoch| epoch.start),
@@ -243,10 +243,10 @@ fn an_undo_restores_the_curve() {
     let mut test = CubicTest::new(1_000);
     test.lose();
     test.round();
-    let before = test.cubic.window;
+    let before = test.cubic.window.clone();
     test.lose();
     test.cubic.on_undo(&Undo::new(test.now, 0));
-    let after = test.cubic.window;
+    let after = test.cubic.window.clone();
     assert_eq!((after.cwnd, after.ssthresh), (before.cwnd, before.ssthresh));
     let (before, after) = (before.epoch.unwrap(), after.epoch.unwrap());
     assert_eq!((before.start, before.k), (after.start, after.k));
@@ -307,7 +307,7 @@ fn where_departures_are_not_paced_an_undo_causes_no_burst() {
     }
     test.lose();
     test.ack(MSS);
-    let before = test.cubic.window;
+    let before = test.cubic.window.clone();
     assert_eq!(before.cwnd, 56 * MSS);
     test.cubic
         .on_timeout(&TimedOut::new(test.now, before.cwnd, 1));

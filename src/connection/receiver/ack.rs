@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::connection::offset::Offset;
 use crate::connection::range_set::RangeSet;
-use crate::timestamp::Timestamp;
+use crate::timestamp::{Nanos, Timestamp};
 
 /// Most snapshots that wait; beyond it the oldest are dropped.
 const MAX_SNAPSHOTS: usize = 256;
@@ -29,8 +29,6 @@ const MAX_SNAPSHOTS: usize = 256;
 const SINGLE_REPORTS: u32 = 3;
 /// Blocks that any ACK can report: beside timestamps there is room for three (RFC 2018 §3).
 const SURE_BLOCKS: usize = 3;
-/// Snapshots that an empty queue may keep room for.
-const IDLE_SNAPSHOTS: usize = 16;
 /// Full-sized segments acknowledged at once at the start and after idling: enough for the peer's slow
 /// start to leave the initial window of 10 (RFC 6928).
 const QUICK_ACKS: u8 = 16;
@@ -38,7 +36,7 @@ const QUICK_ACKS: u8 = 16;
 /// (RFC 5681 §4.1), is commonly shorter.
 const IDLE: Duration = Duration::from_millis(200);
 /// Segments below the default MSS (RFC 9293 §3.7.1) do not show that the peer's MSS has shrunk.
-const DEFAULT_MSS: usize = 536;
+const DEFAULT_MSS: u32 = 536;
 
 /// Up to four ranges, as many as the SACK option can hold (RFC 2018 §3).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -117,40 +115,45 @@ impl AckReport {
 /// - no report's `rcv_nxt` is below `highest_reported`.
 #[derive(Debug)]
 pub(super) struct AckPolicy {
-    delay: Duration,
+    delay: Nanos,
     is_sack_enabled: bool,
-    snapshots: VecDeque<AckReport>,
-    recent: RecentBlocks,
+    /// `None` as long as nothing is reported.
+    reports: Option<Box<Reports>>,
     /// Acknowledgment number of the newest snapshot, and how many there were of it.
     edge: Offset,
     at_edge: u32,
-    /// So many of the newest snapshot's first blocks are told of by no earlier one.
-    news: usize,
     /// One ACK of the present state is owed at once.
     is_due: bool,
     deadline: Option<Timestamp>,
-    unacked_bytes: usize,
+    unacked_bytes: u32,
     unacked_full: u8,
     quick_acks: u8,
     last_arrival: Timestamp,
     /// Estimate of the peer's full-sized segment, in bytes.
-    segment_size: usize,
-    last_len: usize,
+    segment_size: u32,
+    last_len: u32,
     /// Number of the report handed out last, until [`on_sent`](Self::on_sent).
     reported: Option<Offset>,
     highest_reported: Offset,
 }
 
+/// What there is to report of segments that arrived out of order or again.
+#[derive(Debug, Default)]
+struct Reports {
+    snapshots: VecDeque<AckReport>,
+    recent: RecentBlocks,
+    /// So many of the newest snapshot's first blocks are told of by no earlier one.
+    news: usize,
+}
+
 impl AckPolicy {
     pub(super) fn new(delay: Duration) -> Self {
         Self {
-            delay,
+            delay: delay.into(),
             is_sack_enabled: false,
-            snapshots: VecDeque::new(),
-            recent: RecentBlocks::default(),
+            reports: None,
             edge: Offset::ZERO,
             at_edge: 0,
-            news: 0,
             is_due: false,
             deadline: None,
             unacked_bytes: 0,
@@ -165,7 +168,7 @@ impl AckPolicy {
     }
 
     pub(super) fn set_delay(&mut self, delay: Duration) {
-        self.delay = delay;
+        self.delay = delay.into();
     }
 
     pub(super) fn set_sack(&mut self, enabled: bool) {
@@ -173,11 +176,12 @@ impl AckPolicy {
     }
 
     pub(super) fn segment_size(&self) -> usize {
-        self.segment_size
+        usize::try_from(self.segment_size).unwrap_or(usize::MAX)
     }
 
     /// A segment with `len` bytes of new payload arrived in order, and no gap is open.
     pub(super) fn on_in_order(&mut self, now: Timestamp, len: usize) {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
         let is_full = self.observe(now, len);
         self.unacked_bytes = self.unacked_bytes.saturating_add(len);
         if is_full {
@@ -190,12 +194,12 @@ impl AckPolicy {
         // RFC 5681 §4.2: at least every second full-sized segment.
         if self.unacked_full >= 2
             || self.unacked_bytes / 2 >= self.segment_size
-            || self.delay.is_zero()
+            || self.delay == Nanos::ZERO
         {
             self.is_due = true;
         }
         if self.deadline.is_none() && !self.is_due {
-            self.deadline = Some(now + self.delay);
+            self.deadline = Some(now + self.delay.get());
         }
     }
 
@@ -207,7 +211,8 @@ impl AckPolicy {
     /// Out-of-order bytes at `at` arrived, or arrived again: their block is the newest.
     pub(super) fn touch(&mut self, at: Offset, rcv_nxt: Offset, ranges: &RangeSet) {
         if let Some(block) = ranges.range_containing(at) {
-            self.recent.touch(at, &block, rcv_nxt);
+            let reports = self.reports.get_or_insert_default();
+            reports.recent.touch(at, &block, rcv_nxt);
         }
     }
 
@@ -226,13 +231,14 @@ impl AckPolicy {
         if duplicate.is_none() && self.join(rcv_nxt, ranges) {
             return;
         }
-        if self.snapshots.len() >= MAX_SNAPSHOTS {
-            self.snapshots.pop_front();
-        }
-        self.news = 1;
         let mut report = self.report(rcv_nxt, duplicate, ranges);
         report.is_queued = true;
-        self.snapshots.push_back(report);
+        let reports = self.reports.get_or_insert_default();
+        if reports.snapshots.len() >= MAX_SNAPSHOTS {
+            reports.snapshots.pop_front();
+        }
+        reports.news = 1;
+        reports.snapshots.push_back(report);
         // It leaves at once and says all that one ACK of the present state would.
         self.settle();
     }
@@ -242,11 +248,14 @@ impl AckPolicy {
         if !self.is_sack_enabled || self.at_edge <= SINGLE_REPORTS {
             return false;
         }
-        let newest = self.recent.iter().next();
+        let Some(reports) = &mut self.reports else {
+            return false;
+        };
+        let newest = reports.recent.iter().next();
         let Some(block) = newest.and_then(|at| ranges.range_containing(at)) else {
             return false;
         };
-        let Some(last) = self.snapshots.back_mut() else {
+        let Some(last) = reports.snapshots.back_mut() else {
             return false;
         };
         if last.rcv_nxt != rcv_nxt || last.has_dsack {
@@ -261,14 +270,15 @@ impl AckPolicy {
                 *first = block;
                 return true;
             }
-        } else if self.news >= SURE_BLOCKS {
+        } else if reports.news >= SURE_BLOCKS {
             return false;
         } else {
-            self.news += 1;
+            reports.news += 1;
         }
         let mut report = self.report(rcv_nxt, None, ranges);
         report.is_queued = true;
-        if let Some(last) = self.snapshots.back_mut() {
+        let reports = self.reports.as_mut();
+        if let Some(last) = reports.and_then(|reports| reports.snapshots.back_mut()) {
             *last = report;
         }
         true
@@ -276,9 +286,7 @@ impl AckPolicy {
 
     /// Whether an ACK has to leave now.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        self.is_due
-            || !self.snapshots.is_empty()
-            || self.deadline.is_some_and(|deadline| deadline <= now)
+        self.is_due || self.queued() > 0 || self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     pub(super) fn deadline(&self) -> Option<Timestamp> {
@@ -287,17 +295,19 @@ impl AckPolicy {
 
     /// ACKs that are owed at once.
     pub(super) fn pending(&self) -> usize {
-        self.snapshots.len() + usize::from(self.is_due)
+        self.queued() + usize::from(self.is_due)
     }
 
     /// Snapshots that wait.
     pub(super) fn queued(&self) -> usize {
-        self.snapshots.len()
+        let reports = self.reports.as_ref();
+        reports.map_or(0, |reports| reports.snapshots.len())
     }
 
     /// How many blocks [`next`](Self::next) would return.
     pub(super) fn next_blocks(&self, rcv_nxt: Offset, ranges: &RangeSet) -> usize {
-        let Some(snapshot) = self.snapshots.front() else {
+        let reports = self.reports.as_ref();
+        let Some(snapshot) = reports.and_then(|reports| reports.snapshots.front()) else {
             return self.report(rcv_nxt, None, ranges).sack.len();
         };
         let mut report = snapshot.clone();
@@ -307,14 +317,12 @@ impl AckPolicy {
 
     /// Returns the oldest snapshot, or the present state if none waits.
     pub(super) fn next(&mut self, rcv_nxt: Offset, ranges: &RangeSet) -> AckReport {
-        let mut report = if let Some(snapshot) = self.snapshots.pop_front() {
-            if self.snapshots.is_empty() && self.snapshots.capacity() > IDLE_SNAPSHOTS {
-                self.snapshots = VecDeque::new();
-            }
-            snapshot
-        } else {
-            self.report(rcv_nxt, None, ranges)
-        };
+        let reports = self.reports.as_mut();
+        let snapshot = reports.and_then(|reports| reports.snapshots.pop_front());
+        let mut report = snapshot.unwrap_or_else(|| self.report(rcv_nxt, None, ranges));
+        // No block is left that was reported lately.
+        self.reports
+            .take_if(|reports| reports.snapshots.is_empty() && ranges.is_empty());
         if report.rcv_nxt < self.highest_reported {
             report.raise_to(self.highest_reported);
         }
@@ -335,11 +343,13 @@ impl AckPolicy {
 
     /// Bytes of memory held by the snapshots.
     pub(super) fn memory(&self) -> usize {
-        self.snapshots.capacity() * size_of::<AckReport>()
+        self.reports.as_ref().map_or(0, |reports| {
+            size_of::<Reports>() + reports.snapshots.capacity() * size_of::<AckReport>()
+        })
     }
 
     /// Learns from the size of a segment, and returns whether it is full-sized.
-    fn observe(&mut self, now: Timestamp, len: usize) -> bool {
+    fn observe(&mut self, now: Timestamp, len: u32) -> bool {
         if now.saturating_since(self.last_arrival) >= IDLE {
             self.quick_acks = QUICK_ACKS;
         }
@@ -383,8 +393,9 @@ impl AckPolicy {
         if !ranges.is_empty() {
             let dsack = usize::from(has_dsack);
             let recent = self
-                .recent
+                .reports
                 .iter()
+                .flat_map(|reports| reports.recent.iter())
                 .filter_map(|at| ranges.range_containing(at));
             for block in recent.chain(ranges.iter()) {
                 if sack.is_full() {
@@ -415,21 +426,16 @@ impl AckPolicy {
 
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub(super) fn check_invariants(&self, rcv_nxt: Offset) {
-        assert!(
-            self.snapshots.len() <= MAX_SNAPSHOTS,
-            "{} snapshots",
-            self.snapshots.len()
-        );
-        assert!(
-            self.snapshots
-                .iter()
-                .is_sorted_by_key(|snapshot| snapshot.rcv_nxt)
-        );
-        assert!(
-            self.snapshots
-                .iter()
-                .all(|snapshot| snapshot.rcv_nxt <= rcv_nxt)
-        );
+        if let Some(Reports { snapshots, .. }) = self.reports.as_deref() {
+            let len = snapshots.len();
+            assert!(len <= MAX_SNAPSHOTS, "{len} snapshots");
+            assert!(
+                snapshots
+                    .iter()
+                    .is_sorted_by_key(|snapshot| snapshot.rcv_nxt)
+            );
+            assert!(snapshots.iter().all(|snapshot| snapshot.rcv_nxt <= rcv_nxt));
+        }
         assert!(
             self.unacked_bytes == 0 || self.is_due || self.deadline.is_some(),
             "no ACK planned"

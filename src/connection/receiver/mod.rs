@@ -93,7 +93,8 @@ pub struct Receiver {
     acks: AckPolicy,
     window: Window,
     tuning: Tuning,
-    counters: ReceiverCounters,
+    /// `None` as long as there is nothing to count; without the bytes, which follow from `rcv_nxt`.
+    counters: Option<Box<ReceiverCounters>>,
 }
 
 /// A segment's place in the stream.
@@ -123,7 +124,7 @@ impl Receiver {
             acks: AckPolicy::new(params.ack_delay),
             window: Window::new(params.capacity, params.max_capacity),
             tuning: Tuning::new(),
-            counters: ReceiverCounters::default(),
+            counters: None,
         }
     }
 
@@ -172,7 +173,6 @@ impl Receiver {
             return self.on_irregular(now, &extent, payload, datagram);
         }
         self.rcv_nxt += len;
-        self.counters.bytes_received += len;
         self.acks.on_in_order(now, payload.len());
         Arrival {
             newly_readable: self.queue.push(payload, datagram),
@@ -336,8 +336,13 @@ impl Receiver {
     }
 
     /// What was counted so far.
-    pub fn counters(&self) -> &ReceiverCounters {
-        &self.counters
+    pub fn counters(&self) -> ReceiverCounters {
+        // Neither SYN nor FIN is a byte.
+        let numbers = self.rcv_nxt.saturating_since(Offset::FIRST);
+        ReceiverCounters {
+            bytes_received: numbers - u64::from(self.is_finished),
+            ..self.counters.as_deref().copied().unwrap_or_default()
+        }
     }
 
     /// Every segment but the next one in order without a gap behind it.
@@ -363,7 +368,9 @@ impl Receiver {
         let taken = distance(accepted.data_end, extent.start);
         let payload = payload.get(..taken).unwrap_or(payload);
         let is_new = if is_beyond {
-            self.counters.segments_beyond_window += u64::from(duplicate.is_none());
+            if duplicate.is_none() {
+                self.counters.get_or_insert_default().segments_beyond_window += 1;
+            }
             false
         } else if is_out_of_order {
             self.hold(&accepted, payload)
@@ -376,8 +383,11 @@ impl Receiver {
             self.acks.demand();
         }
         arrival.is_duplicate = !is_new && duplicate.is_some();
-        self.counters.segments_duplicate += u64::from(arrival.is_duplicate);
-        self.counters.segments_out_of_order += u64::from(is_out_of_order);
+        if arrival.is_duplicate || is_out_of_order {
+            let counters = self.counters.get_or_insert_default();
+            counters.segments_duplicate += u64::from(arrival.is_duplicate);
+            counters.segments_out_of_order += u64::from(is_out_of_order);
+        }
         if is_out_of_order || duplicate.is_some() {
             // RFC 2883 §4: the block that contains a duplicate follows it.
             let newest = duplicate.as_ref().map_or(extent.start, |range| range.start);
@@ -430,7 +440,7 @@ impl Receiver {
         {
             Insertion::Stored(new) => new > 0,
             Insertion::Dropped => {
-                self.counters.segments_dropped += 1;
+                self.counters.get_or_insert_default().segments_dropped += 1;
                 false
             }
         }
@@ -468,7 +478,6 @@ impl Receiver {
             self.rcv_nxt = end;
         }
         let delivered = self.rcv_nxt.saturating_since(before);
-        self.counters.bytes_received += delivered;
         if self.fin == Some(self.rcv_nxt) && !self.is_finished {
             self.is_finished = true;
             self.rcv_nxt += 1;

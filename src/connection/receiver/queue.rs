@@ -24,10 +24,19 @@ const CHUNK_MIN: usize = 2 * 1024;
 const COMPACT_MAX: usize = PIN_SPAN / 4;
 /// Largest chunk of our own.
 const CHUNK_MAX: usize = 64 * 1024;
-/// Entries that an empty queue may keep room for.
-const IDLE_ENTRIES: usize = 4;
 
-/// In-order bytes waiting for the reader.
+/// In-order bytes waiting for the reader. An empty queue holds no memory.
+///
+/// Invariants:
+/// - there is a backlog if and only if it has bytes;
+/// - there is none once discarding.
+#[derive(Debug, Default)]
+pub(super) struct ReceiveQueue {
+    backlog: Option<Box<Backlog>>,
+    is_discarding: bool,
+}
+
+/// What a queue holds that is not empty.
 ///
 /// Invariants:
 /// - `bytes` is the sum of all entries and the tail; no entry is empty;
@@ -39,7 +48,7 @@ const IDLE_ENTRIES: usize = 4;
 /// - the first slice of each datagram or train bears the cost of what it keeps alive, the others cost 0;
 ///   when it is read, the next slice of that datagram inherits the cost.
 #[derive(Debug, Default)]
-pub(super) struct ReceiveQueue {
+struct Backlog {
     entries: VecDeque<Entry>,
     /// The chunk being filled.
     tail: BytesMut,
@@ -53,7 +62,6 @@ pub(super) struct ReceiveQueue {
     owned: usize,
     /// Addresses of the rest of the last entry's datagram; empty if the last entry is not pinned.
     span: Range<usize>,
-    is_discarding: bool,
 }
 
 #[derive(Debug)]
@@ -67,11 +75,11 @@ struct Entry {
 impl ReceiveQueue {
     /// Bytes that can be read.
     pub(super) fn len(&self) -> usize {
-        self.bytes
+        self.backlog.as_ref().map_or(0, |backlog| backlog.bytes)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.backlog.is_none()
     }
 
     #[cfg(any(test, fuzzing, feature = "__internals"))]
@@ -81,24 +89,97 @@ impl ReceiveQueue {
 
     /// Bytes of memory held: own chunks, pinned receive buffers and the entries themselves.
     pub(super) fn memory(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.memory())
+    }
+
+    /// Appends a payload that arrived in `datagram`; returns how many bytes became readable.
+    pub(super) fn push(&mut self, payload: &[u8], datagram: &Bytes) -> u64 {
+        self.append(payload.len(), |backlog| backlog.push(payload, datagram))
+    }
+
+    /// Appends a copy of `payload`; returns how many bytes became readable.
+    pub(super) fn copy(&mut self, payload: &[u8]) -> u64 {
+        self.append(payload.len(), |backlog| backlog.copy(payload))
+    }
+
+    /// Appends a buffer of our own without copying it; `cost` is what it takes in memory. Returns how
+    /// many bytes became readable.
+    pub(super) fn push_owned(&mut self, data: Bytes, cost: usize) -> u64 {
+        self.append(data.len(), |backlog| backlog.push_owned(data, cost))
+    }
+
+    /// Moves bytes to `buf`; returns how many.
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
+        let Some(backlog) = &mut self.backlog else {
+            return 0;
+        };
+        let filled = backlog.read(buf);
+        self.settle();
+        filled
+    }
+
+    /// Takes the next contiguous bytes, at most `max`, without copying; `None` if there are none or
+    /// `max` is 0.
+    pub(super) fn read_chunk(&mut self, max: usize) -> Option<Bytes> {
+        let backlog = self.backlog.as_mut().filter(|_| max > 0)?;
+        let chunk = backlog.read_chunk(max);
+        self.settle();
+        Some(chunk)
+    }
+
+    /// Copies the next bytes to `buf` and leaves them in the queue; returns how many.
+    pub(super) fn peek(&self, buf: &mut [u8]) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.peek(buf))
+    }
+
+    /// Drops everything, now and in future.
+    pub(super) fn discard(&mut self) {
+        *self = Self {
+            backlog: None,
+            is_discarding: true,
+        };
+    }
+
+    fn append(&mut self, len: usize, append: impl FnOnce(&mut Backlog)) -> u64 {
+        if self.is_discarding || len == 0 {
+            return 0;
+        }
+        append(self.backlog.get_or_insert_default());
+        len as u64
+    }
+
+    /// Once all is read, gives back what an idle connection should not hold.
+    fn settle(&mut self) {
+        self.backlog.take_if(|backlog| backlog.bytes == 0);
+    }
+
+    #[cfg(any(test, fuzzing, feature = "__internals"))]
+    pub(super) fn check_invariants(&self) {
+        assert!(
+            !self.is_discarding || self.backlog.is_none(),
+            "memory held after discard"
+        );
+        if let Some(backlog) = &self.backlog {
+            assert!(backlog.bytes > 0, "a backlog of nothing");
+            backlog.check_invariants();
+        }
+    }
+}
+
+impl Backlog {
+    fn memory(&self) -> usize {
         let spare = if self.spare.is_some() { CHUNK_MAX } else { 0 };
         let entries = self.entries.capacity().saturating_mul(size_of::<Entry>());
         self.pinned + self.owned + self.tail_cost + spare + entries
     }
 
-    /// Appends a payload that arrived in `datagram`; returns how many bytes became readable.
-    pub(super) fn push(&mut self, payload: &[u8], datagram: &Bytes) -> u64 {
-        if payload.len() >= ZERO_COPY_MIN && !self.is_discarding && self.pin(payload, datagram) {
-            return payload.len() as u64;
+    fn push(&mut self, payload: &[u8], datagram: &Bytes) {
+        if payload.len() < ZERO_COPY_MIN || !self.pin(payload, datagram) {
+            self.copy(payload);
         }
-        self.copy(payload)
     }
 
-    /// Appends a copy of `payload`; returns how many bytes became readable.
-    pub(super) fn copy(&mut self, payload: &[u8]) -> u64 {
-        if self.is_discarding || payload.is_empty() {
-            return 0;
-        }
+    fn copy(&mut self, payload: &[u8]) {
         let mut rest = payload;
         while !rest.is_empty() {
             if self.tail.len() == self.tail.capacity() {
@@ -111,18 +192,11 @@ impl ReceiveQueue {
             rest = left;
         }
         self.span = 0..0;
-        payload.len() as u64
     }
 
-    /// Appends a buffer of our own without copying it; `cost` is what it takes in memory. Returns how
-    /// many bytes became readable.
-    pub(super) fn push_owned(&mut self, data: Bytes, cost: usize) -> u64 {
-        if self.is_discarding || data.is_empty() {
-            return 0;
-        }
-        let len = data.len();
+    fn push_owned(&mut self, data: Bytes, cost: usize) {
         self.seal_tail();
-        self.bytes += len;
+        self.bytes += data.len();
         self.owned += cost;
         self.span = 0..0;
         self.entries.push_back(Entry {
@@ -130,11 +204,9 @@ impl ReceiveQueue {
             cost,
             is_pinned: false,
         });
-        len as u64
     }
 
-    /// Moves bytes to `buf`; returns how many.
-    pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
+    fn read(&mut self, buf: &mut [u8]) -> usize {
         let mut filled = 0;
         while let Some(target) = buf.get_mut(filled..).filter(|target| !target.is_empty()) {
             if let Some(entry) = self.entries.front_mut() {
@@ -157,16 +229,10 @@ impl ReceiveQueue {
             }
         }
         self.bytes -= filled;
-        self.settle();
         filled
     }
 
-    /// Takes the next contiguous bytes, at most `max`, without copying; `None` if there are none or
-    /// `max` is 0.
-    pub(super) fn read_chunk(&mut self, max: usize) -> Option<Bytes> {
-        if max == 0 || self.bytes == 0 {
-            return None;
-        }
+    fn read_chunk(&mut self, max: usize) -> Bytes {
         let chunk = match self.entries.front_mut() {
             Some(entry) if entry.data.len() > max => {
                 if entry.is_pinned {
@@ -185,12 +251,10 @@ impl ReceiveQueue {
             None => self.tail.split_to(self.tail.len().min(max)).freeze(),
         };
         self.bytes -= chunk.len();
-        self.settle();
-        Some(chunk)
+        chunk
     }
 
-    /// Copies the next bytes to `buf` and leaves them in the queue; returns how many.
-    pub(super) fn peek(&self, buf: &mut [u8]) -> usize {
+    fn peek(&self, buf: &mut [u8]) -> usize {
         let mut filled = 0;
         let entries = self.entries.iter().map(|entry| &entry.data[..]);
         for source in entries.chain([&self.tail[..]]) {
@@ -202,14 +266,6 @@ impl ReceiveQueue {
             filled += n;
         }
         filled
-    }
-
-    /// Drops everything, now and in future.
-    pub(super) fn discard(&mut self) {
-        *self = Self {
-            is_discarding: true,
-            ..Self::default()
-        };
     }
 
     /// Queues `payload` as a slice of `datagram`, if it lies there and the receive buffer that the slice
@@ -297,24 +353,8 @@ impl ReceiveQueue {
         }
     }
 
-    /// Once all is read, gives back what an idle connection should not hold.
-    fn settle(&mut self) {
-        if self.bytes > 0 {
-            return;
-        }
-        self.span = 0..0;
-        self.spare = None;
-        if self.tail_cost > 0 {
-            self.tail = BytesMut::new();
-            self.tail_cost = 0;
-        }
-        if self.entries.capacity() > IDLE_ENTRIES {
-            self.entries = VecDeque::new();
-        }
-    }
-
     #[cfg(any(test, fuzzing, feature = "__internals"))]
-    pub(super) fn check_invariants(&self) {
+    fn check_invariants(&self) {
         let entries: usize = self.entries.iter().map(|entry| entry.data.len()).sum();
         assert_eq!(self.bytes, entries + self.tail.len(), "bytes");
         assert!(
@@ -343,10 +383,6 @@ impl ReceiveQueue {
                 "a span at the front bears no cost"
             );
         }
-        assert!(
-            !self.is_discarding || self.memory() == 0,
-            "memory held after discard"
-        );
     }
 }
 

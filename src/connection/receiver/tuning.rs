@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use crate::Timestamp;
+use crate::timestamp::Nanos;
 
 /// The least time measured over: a reader's wake-up, and a driver's batch, may take as long, whatever the
 /// network does.
@@ -35,9 +36,9 @@ const SPARE_SEGMENTS: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Tuning {
     /// The round-trip time, `None` before the first sample.
-    rtt: Option<Duration>,
+    rtt: Option<Nanos>,
     /// The smallest sample since the round began.
-    sample: Option<Duration>,
+    sample: Option<Nanos>,
     /// When the round began, `None` before anything was consumed.
     began: Option<Timestamp>,
     /// Bytes consumed since then.
@@ -59,6 +60,7 @@ impl Tuning {
 
     /// Takes a measurement of the round-trip time.
     pub(super) fn on_rtt_sample(&mut self, sample: Duration) {
+        let sample = Nanos::from(sample);
         if self.rtt.is_none() {
             self.rtt = Some(sample);
         }
@@ -77,7 +79,9 @@ impl Tuning {
         self.consumed = self.consumed.saturating_add(bytes);
         let began = *self.began.get_or_insert(now);
         let elapsed = now.saturating_since(began);
-        let is_over = self.rtt.is_some_and(|rtt| elapsed >= rtt.max(MIN_ROUND));
+        let is_over = self
+            .rtt
+            .is_some_and(|rtt| elapsed >= rtt.get().max(MIN_ROUND));
         // One window may have been under way when the round began. The second was sent after the first was
         // acknowledged: that took a round trip, whatever its estimate says.
         let has_passed_twice = self.consumed / 2 >= capacity && elapsed >= MIN_ROUND;
@@ -99,7 +103,7 @@ impl Tuning {
             / u128::from(before.max(1));
         let growth = u64::try_from(growth).unwrap_or(u64::MAX);
         let wanted = room.saturating_add(growth.saturating_mul(2));
-        let is_near = self.rtt.is_some_and(|rtt| rtt < NEAR);
+        let is_near = self.rtt.is_some_and(|rtt| rtt.get() < NEAR);
         Some(if is_near {
             wanted.min(NEAR_WINDOW)
         } else {
@@ -189,15 +193,15 @@ mod tests {
         tuning.on_consumed(at(100), 1, CAPACITY, 1_000);
         assert_eq!(
             tuning.rtt,
-            Some(Duration::from_millis(100)),
+            Some(Duration::from_millis(100).into()),
             "the handshake's is less"
         );
         tuning.on_rtt_sample(Duration::from_millis(160));
         tuning.on_consumed(at(200), 1, CAPACITY, 1_000);
-        assert_eq!(tuning.rtt, Some(Duration::from_millis(160)));
+        assert_eq!(tuning.rtt, Some(Duration::from_millis(160).into()));
         // No sample: the last one stays.
         tuning.on_consumed(at(360), 1, CAPACITY, 1_000);
-        assert_eq!(tuning.rtt, Some(Duration::from_millis(160)));
+        assert_eq!(tuning.rtt, Some(Duration::from_millis(160).into()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::loss::{Evidence, Verdict, detect};
 use super::losses::Losses;
-use super::rack::{AckRound, DeliveryTime};
+use super::rack::{AckRound, Arrival, DeliveryTime};
 use super::sample::{Karn, Newest};
 use super::scoreboard::Piece;
 use super::tlp::{ProbeAck, Tlp};
@@ -76,8 +76,11 @@ pub(super) struct Delivery {
     pub(super) answers_probe: bool,
     /// RTT sample.
     sample: Option<Duration>,
-    /// RTT of the newest segment delivered.
+    /// The segment sent last of those delivered, and its RTT.
+    newest: Newest,
     newest_rtt: Option<Duration>,
+    /// What the detector by time has to know.
+    arrived: Arrival,
 }
 
 impl Delivery {
@@ -117,13 +120,14 @@ impl Recovery {
             .rtt
             .min_rtt()
             .map(|min_rtt| delivery.newest_rtt.map_or(min_rtt, |rtt| rtt.min(min_rtt)));
-        let rate = self.rate.finish(now, delivery.delivered, min_rtt);
+        let newest = delivery.newest.snapshot();
+        let rate = self.rate.finish(now, delivery.delivered, newest, min_rtt);
 
         if delivery.made_progress() {
             self.validate_window(now);
         }
         let has_echo = self.take_echo(arrival, &delivery);
-        self.update_reordering(arrival);
+        self.update_reordering(arrival, &delivery);
         let repaired = self.take_probe_answer(arrival, &delivery);
         let is_cwnd_limited = self.usage.is_limited(self.cwnd());
         // RFC 4015 §3.1, step 9: not with an ACK that tells of congestion.
@@ -181,7 +185,7 @@ impl Recovery {
     fn take_delivery(&mut self, now: Timestamp, arrival: &AckArrival<'_>) -> Delivery {
         let (mut removed, mut karn) = (0, Karn::default());
         let (mut has_original, mut newest) = (false, Newest::default());
-        let rate = &mut self.rate;
+        let mut arrived = Arrival::default();
         let rack = &mut self.rack;
         let advanced = DeliveryTime {
             now,
@@ -201,10 +205,9 @@ impl Recovery {
             if let Some(excused) = excused {
                 excused.on_delivered(piece);
             }
-            rate.on_delivered(&piece.snapshot);
             newest.on_delivered(piece);
             if let Some(rack) = rack {
-                rack.on_delivered(piece, time);
+                rack.on_delivered(&mut arrived, piece, time);
             }
         };
         let acked = self.scoreboard.acknowledge(arrival.ack, &mut |piece| {
@@ -222,7 +225,9 @@ impl Recovery {
                     has_original |= !piece.was_retransmitted;
                     on_delivered(piece, &sacked);
                 });
-                self.counters.sack_blocks_refused += u64::from(!is_accepted);
+                if !is_accepted {
+                    self.counters.get_or_insert_default().sack_blocks_refused += 1;
+                }
             }
         }
         let newest_rtt = newest.rtt(now);
@@ -262,7 +267,9 @@ impl Recovery {
             has_original,
             answers_probe: newly_sacked > 0 && self.tlp.as_ref().is_some_and(Tlp::is_probing),
             sample: karn.sample(now).or(echoed),
+            newest,
             newest_rtt,
+            arrived,
         }
     }
 
@@ -315,17 +322,17 @@ impl Recovery {
     }
 
     /// RFC 8985 §6.2, steps 3 and 4.
-    fn update_reordering(&mut self, arrival: &AckArrival<'_>) {
+    fn update_reordering(&mut self, arrival: &AckArrival<'_>, delivery: &Delivery) {
         let round = AckRound {
             snd_una: self.snd_una(),
             snd_nxt: self.snd_nxt(),
             // A duplicate without a retransmission is the network's own.
-            has_dsack: arrival.dsack().is_some() && self.counters.segments_retransmitted > 0,
+            has_dsack: arrival.dsack().is_some() && self.counters().segments_retransmitted > 0,
         };
         if let Some(rack) = &mut self.rack
-            && rack.finish_ack(&round)
+            && rack.finish_ack(&delivery.arrived, &round)
         {
-            self.counters.reordering_count += 1;
+            self.counters.get_or_insert_default().reordering_count += 1;
         }
     }
 
@@ -345,7 +352,7 @@ impl Recovery {
         let Some(flight_size) = repaired.filter(|_| matches!(self.phase, Phase::Open)) else {
             return false;
         };
-        self.counters.tlp_repair_count += 1;
+        self.counters.get_or_insert_default().tlp_repair_count += 1;
         self.episode = None;
         self.ecn.on_reduced(self.snd_nxt());
         self.controller.on_recovery_entered(&RecoveryEntered {
@@ -496,7 +503,7 @@ impl Recovery {
         let recovery_point = self.snd_nxt();
         self.ecn.on_reduced(recovery_point);
         self.note_first_flight_lost();
-        self.counters.fast_recovery_count += 1;
+        self.counters.get_or_insert_default().fast_recovery_count += 1;
         self.recover = Some(recovery_point);
         self.owes_retransmission = true;
         self.owes_episode = false;

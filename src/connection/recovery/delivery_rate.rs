@@ -5,11 +5,13 @@
 //! data compares them with the present. The rate is what was delivered in between, over the longer of
 //! the time that sending it and that acknowledging it took, so that compressed ACKs cannot inflate it.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::Timestamp;
 use crate::congestion::RateSample;
 use crate::connection::Offset;
+use crate::timestamp::Nanos;
 
 /// The connection's counters at the moment of a transmission.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub struct SendSnapshot {
     pub is_app_limited: bool,
 }
 
-/// The connection's counters, and the sample that the present ACK is building.
+/// The connection's counters.
 #[derive(Debug, Clone, Default)]
 pub struct RateEstimator {
     transmissions: u64,
@@ -42,11 +44,17 @@ pub struct RateEstimator {
     lost: u64,
     /// The end of what was declared lost last.
     lost_end: Option<Offset>,
-    /// While `Some`, sending is limited by the application; until more than this was delivered.
-    app_limited_until: Option<u64>,
-    /// The most recently sent data that this ACK delivered.
-    newest: Option<SendSnapshot>,
-    latest: Option<RateSample>,
+    /// While `Some`, sending is limited by the application; until this much was delivered.
+    app_limited_below: Option<NonZeroU64>,
+    latest: Option<Latest>,
+}
+
+/// What is kept of the newest sample, for statistics.
+#[derive(Debug, Clone, Copy)]
+struct Latest {
+    delivered: u64,
+    interval: Nanos,
+    is_app_limited: bool,
 }
 
 impl RateEstimator {
@@ -66,40 +74,29 @@ impl RateEstimator {
             delivered: self.delivered,
             lost: self.lost,
             tx_in_flight: in_flight,
-            is_app_limited: self.app_limited_until.is_some(),
+            is_app_limited: self.is_app_limited(),
         }
     }
 
-    /// Data sent under `snapshot` was acknowledged or SACKed by the present ACK.
-    pub fn on_delivered(&mut self, snapshot: &SendSnapshot) {
-        // Draft §4.1.2.3 `IsNewestPacket()`; transmissions are numbered in the order of their times.
-        if self
-            .newest
-            .as_ref()
-            .is_none_or(|newest| newest.transmission <= snapshot.transmission)
-        {
-            self.newest = Some(*snapshot);
-        }
-    }
-
-    /// Ends an ACK that delivered `bytes`, and returns its sample if it gave a valid one.
+    /// Ends an ACK that delivered `bytes`, of which those under `newest` were sent last, and returns its sample if
+    /// it gave a valid one.
     pub fn finish(
         &mut self,
         now: Timestamp,
         bytes: u64,
+        newest: Option<&SendSnapshot>,
         min_rtt: Option<Duration>,
     ) -> Option<RateSample> {
-        let newest = self.newest.take();
         if bytes == 0 {
             return None;
         }
         self.delivered = self.delivered.saturating_add(bytes);
         self.delivered_at = now;
         if self
-            .app_limited_until
-            .is_some_and(|until| self.delivered > until)
+            .app_limited_below
+            .is_some_and(|below| self.delivered >= below.get())
         {
-            self.app_limited_until = None;
+            self.app_limited_below = None;
         }
         let newest = newest?;
         self.first_sent_at = newest.sent_at;
@@ -119,7 +116,11 @@ impl RateEstimator {
             prior_lost: newest.lost,
             is_app_limited: newest.is_app_limited,
         };
-        self.latest = Some(sample);
+        self.latest = Some(Latest {
+            delivered: sample.delivered,
+            interval: interval.into(),
+            is_app_limited: sample.is_app_limited,
+        });
         Some(sample)
     }
 
@@ -135,12 +136,14 @@ impl RateEstimator {
 
     /// The application had nothing to send though the window had room; `in_flight` is what still is.
     pub fn on_app_limited(&mut self, in_flight: u64) {
-        self.app_limited_until = Some(self.delivered.saturating_add(in_flight));
+        // Until more than that is delivered.
+        let limit = self.delivered.saturating_add(in_flight);
+        self.app_limited_below = Some(NonZeroU64::MIN.saturating_add(limit));
     }
 
     /// Says whether the application limits the rate of what is sent now.
     pub const fn is_app_limited(&self) -> bool {
-        self.app_limited_until.is_some()
+        self.app_limited_below.is_some()
     }
 
     /// Returns the total of bytes delivered.
@@ -153,9 +156,11 @@ impl RateEstimator {
         self.lost
     }
 
-    /// Returns the newest sample.
-    pub const fn latest(&self) -> Option<&RateSample> {
-        self.latest.as_ref()
+    /// Returns the newest sample's rate in bytes per second, and whether the application limited it.
+    pub fn latest(&self) -> Option<(u64, bool)> {
+        let latest = self.latest?;
+        let sample = RateSample::new(latest.delivered, latest.interval.get());
+        Some((sample.bytes_per_second(), latest.is_app_limited))
     }
 }
 
@@ -175,14 +180,14 @@ mod tests {
     fn a_window_per_round_trip_is_the_rate() {
         let mut rate = RateEstimator::default();
         let first = rate.on_sent(at(0), 10_000, true);
-        rate.on_delivered(&first);
         // 10,000 bytes in 100 ms.
-        let sample = rate.finish(at(100), 10_000, None).unwrap();
+        let sample = rate.finish(at(100), 10_000, Some(&first), None).unwrap();
         assert_eq!((sample.delivered, sample.interval), (10_000, ms(100)));
         assert_eq!(sample.bytes_per_second(), 100_000);
         let second = rate.on_sent(at(100), 20_000, false);
-        rate.on_delivered(&second);
-        let sample = rate.finish(at(200), 20_000, Some(ms(100))).unwrap();
+        let sample = rate
+            .finish(at(200), 20_000, Some(&second), Some(ms(100)))
+            .unwrap();
         assert_eq!(
             (sample.prior_delivered, sample.bytes_per_second()),
             (10_000, 200_000)
@@ -197,26 +202,21 @@ mod tests {
             .map(|n| rate.on_sent(at(n * 10), (n + 1) * 1_000, n == 0))
             .collect();
         // All ACKs arrive together at 150 ms, as one. The newest was sent at 90: send 90 ms, ACK 150 ms.
-        for snapshot in &snapshots {
-            rate.on_delivered(snapshot);
-        }
-        assert_eq!(
-            rate.finish(at(150), 10_000, None).unwrap().interval,
-            ms(150)
-        );
+        let sample = rate.finish(at(150), 10_000, snapshots.last(), None);
+        assert_eq!(sample.unwrap().interval, ms(150));
         // Sent over 100 ms from then on, acknowledged 5 ms after each other: the send interval counts.
         let late = rate.on_sent(at(150), 1_000, false);
-        rate.on_delivered(&late);
         // Sent 60 ms after the newest of before, acknowledged 10 ms after it.
-        assert_eq!(rate.finish(at(160), 1_000, None).unwrap().interval, ms(60));
+        let sample = rate.finish(at(160), 1_000, Some(&late), None);
+        assert_eq!(sample.unwrap().interval, ms(60));
     }
 
     #[test]
     fn an_interval_below_the_smallest_round_trip_gives_no_sample() {
         let mut rate = RateEstimator::default();
         let snapshot = rate.on_sent(at(0), 1_000, true);
-        rate.on_delivered(&snapshot);
-        assert_eq!(rate.finish(at(50), 1_000, Some(ms(100))), None);
+        let sample = rate.finish(at(50), 1_000, Some(&snapshot), Some(ms(100)));
+        assert_eq!(sample, None);
         // The bytes count all the same.
         assert_eq!(rate.delivered(), 1_000);
     }
@@ -227,12 +227,11 @@ mod tests {
         rate.on_app_limited(2_000);
         let limited = rate.on_sent(at(0), 1_000, true);
         assert!(limited.is_app_limited);
-        rate.on_delivered(&limited);
-        assert!(rate.finish(at(100), 1_000, None).unwrap().is_app_limited);
+        let sample = rate.finish(at(100), 1_000, Some(&limited), None);
+        assert!(sample.unwrap().is_app_limited);
         assert!(rate.on_sent(at(100), 1_000, false).is_app_limited);
-        rate.on_delivered(&limited);
         // 1,000 + 1,001 > 2,000
-        rate.finish(at(200), 1_001, None);
+        rate.finish(at(200), 1_001, Some(&limited), None);
         assert!(!rate.on_sent(at(200), 1_000, false).is_app_limited);
     }
 }

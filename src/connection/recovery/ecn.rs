@@ -22,11 +22,11 @@ use crate::connection::Offset;
 use crate::ecn::EcnState;
 
 /// Flights in a row of which nothing arrived that was marked before marking stops. One alone may be chance.
-const MAX_STRIKES: u32 = 2;
+const MAX_STRIKES: u8 = 2;
 /// Deviation from RFC 3168 §6.1.2: after so many reductions in a row, with an echo on every ACK in between, echoes are
 /// ignored as soon as the window is no larger than the initial one, because a path that marks everything would keep
 /// it at its smallest for ever. They are enough to bring an initial window of ten segments there by a fifth each.
-const MAX_FULL_ROUNDS: u32 = 8;
+const MAX_FULL_ROUNDS: u8 = 8;
 
 /// ECN as the sender sees it.
 ///
@@ -49,9 +49,9 @@ pub struct EcnSender {
     suspended_until: Offset,
     /// Whether something that was marked has ever arrived.
     is_confirmed: bool,
-    strikes: u32,
+    strikes: u8,
     /// Reductions since the last ACK without an echo.
-    full_rounds: u32,
+    full_rounds: u8,
     reductions: u64,
     segments_marked: u64,
 }
@@ -111,7 +111,7 @@ impl EcnSender {
             return;
         }
         if !is_suspended {
-            self.strikes += 1;
+            self.strikes = self.strikes.saturating_add(1);
         }
         self.suspended_until = snd_nxt;
         if self.strikes >= MAX_STRIKES {
@@ -201,7 +201,7 @@ impl Recovery {
         }
         self.ecn.full_rounds = self.ecn.full_rounds.saturating_add(1);
         // A large window may well be marked all through, for as long as others fill the queue.
-        let initial_window = self.initial_window_segments.saturating_mul(self.mss);
+        let initial_window = u64::from(self.initial_window_segments).saturating_mul(self.mss);
         if self.ecn.full_rounds > MAX_FULL_ROUNDS && self.cwnd() <= initial_window {
             self.ecn.state = EcnState::AlwaysMarked;
             tracing::debug!("everything is marked, whatever the window");
@@ -231,9 +231,9 @@ impl Recovery {
 
     /// A loss within the window whose echo was answered: it is repaired, but reduces nothing (RFC 3168
     /// §6.1.2).
-    pub(super) fn repair_within_reduction(&mut self, prr: Option<Prr>) {
+    pub(super) fn repair_within_reduction(&mut self, prr: Option<Box<Prr>>) {
         let recovery_point = self.snd_nxt();
-        self.counters.fast_recovery_count += 1;
+        self.counters.get_or_insert_default().fast_recovery_count += 1;
         self.recover = Some(recovery_point);
         self.owes_retransmission = true;
         self.owes_episode = false;

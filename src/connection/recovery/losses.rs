@@ -24,7 +24,7 @@ pub struct LossReport<'a> {
     mss: u64,
     rate: &'a mut RateEstimator,
     controller: &'a mut dyn CongestionController,
-    counters: &'a mut RecoveryCounters,
+    counters: &'a mut Option<Box<RecoveryCounters>>,
     excused: Option<&'a mut Excused>,
 }
 
@@ -60,7 +60,7 @@ impl LossReport<'_> {
             let bytes = left.min(self.mss);
             left -= bytes;
             self.rate.on_lost(bytes);
-            self.counters.segments_lost += 1;
+            self.counters.get_or_insert_default().segments_lost += 1;
             self.controller.on_lost(&Lost {
                 now: self.now,
                 bytes,

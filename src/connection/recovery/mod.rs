@@ -66,8 +66,7 @@ use self::unanswered::Unanswered;
 use self::undo::Episode;
 use self::window_usage::WindowUsage;
 use crate::congestion::{
-    CongestionControl, CongestionController, ControllerParams, IdleRestart, RateSample, Sent,
-    initial_window,
+    CongestionControl, CongestionController, ControllerParams, IdleRestart, Sent, initial_window,
 };
 use crate::connection::Offset;
 use crate::{Config, Timestamp};
@@ -106,6 +105,13 @@ pub struct RecoveryStart {
     pub seed: u64,
 }
 
+/// What makes a controller.
+#[derive(Debug)]
+struct Factory {
+    control: CongestionControl,
+    loss_threshold: f64,
+}
+
 /// Where loss recovery stands.
 #[derive(Debug, Clone)]
 enum Phase {
@@ -116,7 +122,7 @@ enum Phase {
         /// `snd_nxt` when it began.
         recovery_point: Offset,
         /// Governs what may be sent, unless switched off.
-        prr: Option<Prr>,
+        prr: Option<Box<Prr>>,
     },
     /// The window was reduced because of an echo (RFC 3168 §6.1.2), and nothing is lost: ends when
     /// `recovery_point` is acknowledged.
@@ -124,7 +130,7 @@ enum Phase {
         /// `snd_nxt` when it began.
         recovery_point: Offset,
         /// Governs what may be sent, unless switched off.
-        prr: Option<Prr>,
+        prr: Option<Box<Prr>>,
     },
     /// After a timeout, slow start; no fast recovery begins before `recovery_point` is acknowledged.
     Loss {
@@ -145,9 +151,9 @@ enum Phase {
     reason = "settings, independent of each other"
 )]
 pub struct Recovery {
-    factory: CongestionControl,
-    initial_window_segments: u64,
-    loss_threshold: f64,
+    /// What makes the controller, until it is made.
+    factory: Option<Box<Factory>>,
+    initial_window_segments: u32,
     restarts_after_idle: bool,
     /// Whether the windows of controllers that name no rate are paced.
     paces_windows: bool,
@@ -192,7 +198,8 @@ pub struct Recovery {
     /// Nothing is written that was not sent.
     has_sent_all: bool,
     progress_at: Timestamp,
-    counters: RecoveryCounters,
+    /// `None` as long as there is nothing to count.
+    counters: Option<Box<RecoveryCounters>>,
 }
 
 impl Recovery {
@@ -201,9 +208,11 @@ impl Recovery {
     /// doubles the RTO.
     pub fn new(config: &Config) -> Self {
         Self {
-            factory: config.congestion.clone(),
-            initial_window_segments: u64::from(config.initial_window_segments),
-            loss_threshold: config.bbr_loss_threshold,
+            factory: Some(Box::new(Factory {
+                control: config.congestion.clone(),
+                loss_threshold: config.bbr_loss_threshold,
+            })),
+            initial_window_segments: config.initial_window_segments,
             restarts_after_idle: config.slow_start_after_idle,
             paces_windows: config.pacing,
             mss: DEFAULT_MSS,
@@ -235,7 +244,7 @@ impl Recovery {
             last_sent_at: None,
             has_sent_all: false,
             progress_at: Timestamp::ZERO,
-            counters: RecoveryCounters::default(),
+            counters: None,
         }
     }
 
@@ -257,19 +266,21 @@ impl Recovery {
         let segments = if start.syn_retransmitted {
             1
         } else {
-            self.initial_window_segments
+            u64::from(self.initial_window_segments)
         };
         let initial_window = initial_window(self.mss, segments);
-        self.controller = self.factory.make(&ControllerParams {
-            now,
-            mss: self.mss,
-            initial_window,
-            initial_rtt: start.handshake_rtt,
-            is_paced: self.paces_windows,
-            has_sack: start.sack,
-            seed: start.seed,
-            loss_threshold: self.loss_threshold,
-        });
+        if let Some(factory) = self.factory.take() {
+            self.controller = factory.control.make(&ControllerParams {
+                now,
+                mss: self.mss,
+                initial_window,
+                initial_rtt: start.handshake_rtt,
+                is_paced: self.paces_windows,
+                has_sack: start.sack,
+                seed: start.seed,
+                loss_threshold: factory.loss_threshold,
+            });
+        }
         // The initial window is small and its pace a guess; spread, it would cost each short transfer half a
         // round trip.
         self.pacer.allow_burst(initial_window);
@@ -340,8 +351,9 @@ impl Recovery {
             episode.on_retransmitted(now, range);
         }
         self.owes_retransmission = false;
-        self.counters.segments_retransmitted += bytes.div_ceil(self.mss);
-        self.counters.bytes_retransmitted += bytes;
+        let counters = self.counters.get_or_insert_default();
+        counters.segments_retransmitted += bytes.div_ceil(self.mss);
+        counters.bytes_retransmitted += bytes;
         // RFC 6675 §6 allows to restart the timer with each retransmission in recovery. Only that of the
         // first segment does: the timer waits for its ACK, and it is sent once per timeout.
         if is_first {
@@ -470,8 +482,10 @@ impl Recovery {
         self.controller
             .on_idle_restart(&IdleRestart { now, idle, rto });
         if self.controller.pacing_rate().is_none() {
-            self.pacer
-                .allow_burst(initial_window(self.mss, self.initial_window_segments));
+            self.pacer.allow_burst(initial_window(
+                self.mss,
+                self.initial_window_segments.into(),
+            ));
         }
         self.last_sent_at = Some(now);
     }
@@ -495,8 +509,8 @@ impl Recovery {
         &self.rtt
     }
 
-    /// Returns the newest delivery-rate sample.
-    pub fn latest_rate(&self) -> Option<&RateSample> {
+    /// Returns the newest delivery rate in bytes per second, and whether the application limited it.
+    pub fn latest_rate(&self) -> Option<(u64, bool)> {
         self.rate.latest()
     }
 
@@ -508,8 +522,8 @@ impl Recovery {
     }
 
     /// Returns the counters.
-    pub fn counters(&self) -> &RecoveryCounters {
-        &self.counters
+    pub fn counters(&self) -> RecoveryCounters {
+        self.counters.as_deref().copied().unwrap_or_default()
     }
 
     /// The controller's window, at least one segment.

@@ -101,12 +101,16 @@ impl Prr {
 
 impl Recovery {
     /// Begins one, unless it is switched off here or by the controller (RFC 9937 §6.1).
-    pub(super) fn begin_rate_reduction(&self, now: Timestamp, delivery: &Delivery) -> Option<Prr> {
+    pub(super) fn begin_rate_reduction(
+        &self,
+        now: Timestamp,
+        delivery: &Delivery,
+    ) -> Option<Box<Prr>> {
         let sacked = self.scoreboard.sacked().bytes() + self.duplicates.held();
         let sacked_before = sacked.saturating_sub(delivery.newly_sacked);
         let outstanding = self.flight_size() + self.unanswered.bytes(now);
         let recover_fs = outstanding.saturating_sub(sacked_before) + delivery.acked;
-        (self.prr && self.controller.uses_prr()).then(|| Prr::new(recover_fs))
+        (self.prr && self.controller.uses_prr()).then(|| Box::new(Prr::new(recover_fs)))
     }
 
     /// RFC 9937 §6.2

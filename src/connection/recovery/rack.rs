@@ -23,9 +23,10 @@ use super::rtt::RttEstimator;
 use super::scoreboard::{Piece, Scoreboard};
 use crate::Timestamp;
 use crate::connection::Offset;
+use crate::timestamp::Nanos;
 
 /// RFC 8985 §6.2, step 4: recoveries without DSACK until the window shrinks again.
-const PERSISTENCE: u32 = 16;
+const PERSISTENCE: u8 = 16;
 
 /// A run of segments of one send, less what is known to be no longer in flight at its beginning.
 #[derive(Debug, Clone)]
@@ -46,7 +47,7 @@ struct Delivered {
 
 /// What the present ACK delivered.
 #[derive(Debug, Clone, Copy, Default)]
-struct Arrival {
+pub struct Arrival {
     /// The transmission sent last, and its RTT.
     newest: Option<(u64, Duration)>,
     highest: Offset,
@@ -87,8 +88,7 @@ pub struct Rack {
     queue: VecDeque<Transmission>,
     newest: Option<Delivered>,
     /// `RACK.rtt`
-    rtt: Duration,
-    arrival: Arrival,
+    rtt: Nanos,
     /// `RACK.fack`
     fack: Offset,
     is_reordering_seen: bool,
@@ -97,7 +97,7 @@ pub struct Rack {
     /// `RACK.reo_wnd_mult`
     reo_wnd_mult: u32,
     /// `RACK.reo_wnd_persist`
-    reo_wnd_persist: u32,
+    reo_wnd_persist: u8,
     deadline: Option<Timestamp>,
 }
 
@@ -106,8 +106,7 @@ impl Default for Rack {
         Self {
             queue: VecDeque::new(),
             newest: None,
-            rtt: Duration::ZERO,
-            arrival: Arrival::default(),
+            rtt: Nanos::ZERO,
             fack: Offset::ZERO,
             is_reordering_seen: false,
             dsack_round: None,
@@ -128,9 +127,8 @@ impl Rack {
         });
     }
 
-    /// The present ACK delivered `piece` (RFC 8985 §6.2, steps 2 and 3).
-    pub fn on_delivered(&mut self, piece: &Piece, time: &DeliveryTime) {
-        let arrival = &mut self.arrival;
+    /// The present ACK delivered `piece` (RFC 8985 §6.2, steps 2 and 3), what `arrival` gathers.
+    pub fn on_delivered(&mut self, arrival: &mut Arrival, piece: &Piece, time: &DeliveryTime) {
         arrival.highest = arrival.highest.max(piece.end);
         if !piece.was_retransmitted {
             let lowest = arrival.lowest_original.unwrap_or(piece.end);
@@ -173,10 +171,9 @@ impl Rack {
 
     /// The ACK's blocks have all been taken: looks for reordering and adapts the window (RFC 8985 §6.2,
     /// steps 3 and 4). Returns whether it showed reordering.
-    pub fn finish_ack(&mut self, round: &AckRound) -> bool {
-        let arrival = std::mem::take(&mut self.arrival);
+    pub fn finish_ack(&mut self, arrival: &Arrival, round: &AckRound) -> bool {
         if let Some((_, rtt)) = arrival.newest {
-            self.rtt = rtt;
+            self.rtt = rtt.into();
         }
         // Blocks come in any order, so one ACK by itself shows none.
         let is_reordered = arrival
@@ -227,7 +224,7 @@ impl Rack {
     ) {
         self.deadline = None;
         while let Some(head) = self.queue.front() {
-            if head.sent_at + self.rtt + reo_wnd > now {
+            if head.sent_at + self.rtt.get() + reo_wnd > now {
                 break;
             }
             scoreboard.mark_transmission_lost(head.number, head.range.clone(), visit);
@@ -288,7 +285,7 @@ impl Rack {
             if overtaken.is_empty() {
                 break;
             }
-            let deadline = head.sent_at + self.rtt + reo_wnd;
+            let deadline = head.sent_at + self.rtt.get() + reo_wnd;
             if deadline > now {
                 self.deadline = Some(deadline);
                 break;

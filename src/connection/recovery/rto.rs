@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::rtt::{GRANULARITY, RttEstimator};
 use crate::Timestamp;
+use crate::timestamp::Nanos;
 
 /// RFC 6298 §5.7: where a SYN timed out and nothing is known about the RTT, data starts with 3 s.
 const RTO_AFTER_SYN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -18,9 +19,9 @@ const RTO_AFTER_SYN_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone)]
 pub struct RtoTimer {
     /// The RTO without back-off.
-    base: Duration,
-    floor: Duration,
-    ceiling: Duration,
+    base: Nanos,
+    floor: Nanos,
+    ceiling: Nanos,
     /// How often the RTO is doubled.
     backoff: u32,
     consecutive: u32,
@@ -32,9 +33,9 @@ impl RtoTimer {
     pub fn new(initial: Duration, floor: Duration, ceiling: Duration) -> Self {
         Self {
             // RFC 6298 §2.1
-            base: initial.min(ceiling),
-            floor: floor.min(ceiling),
-            ceiling,
+            base: initial.min(ceiling).into(),
+            floor: floor.min(ceiling).into(),
+            ceiling: ceiling.into(),
             backoff: 0,
             consecutive: 0,
             deadline: None,
@@ -54,31 +55,32 @@ impl RtoTimer {
         if let Some(delay) = peer_ack_delay {
             self.floor = self
                 .floor
-                .max(delay.saturating_add(GRANULARITY))
+                .max(delay.saturating_add(GRANULARITY).into())
                 .min(self.ceiling);
         }
         self.backoff = 0;
         self.consecutive = 0;
-        match rtt {
-            RttEstimator::Known { .. } => self.on_sample(rtt),
+        if rtt.srtt().is_some() {
+            self.on_sample(rtt);
+        } else if syn_timed_out {
             // RFC 6298 §5.7
-            RttEstimator::Unknown if syn_timed_out => {
-                self.base = self.base.max(RTO_AFTER_SYN_TIMEOUT).min(self.ceiling);
-            }
-            RttEstimator::Unknown => {}
+            self.base = self
+                .base
+                .max(RTO_AFTER_SYN_TIMEOUT.into())
+                .min(self.ceiling);
         }
     }
 
     /// The estimator took a sample: the RTO follows it, and the back-off ends (RFC 6298 §5, last
     /// paragraph).
     pub fn on_sample(&mut self, rtt: &RttEstimator) {
-        let RttEstimator::Known { srtt, rttvar, .. } = rtt else {
+        let (Some(srtt), Some(rttvar)) = (rtt.srtt(), rtt.rttvar()) else {
             return;
         };
         // RFC 6298 §2.2, §2.3: RTO = SRTT + max(G, K·RTTVAR), K = 4.
         let rto = srtt.saturating_add(GRANULARITY.max(rttvar.saturating_mul(4)));
         // RFC 6298 §2.4, §2.5
-        self.base = rto.clamp(self.floor, self.ceiling);
+        self.base = Nanos::from(rto).clamp(self.floor, self.ceiling);
         self.backoff = 0;
     }
 
@@ -124,12 +126,15 @@ impl RtoTimer {
     pub fn current(&self) -> Duration {
         // RFC 6298 §2.5, §5.5: 2^31 times any RTO is above every ceiling.
         let factor = 1_u32 << self.backoff.min(31);
-        self.base.saturating_mul(factor).min(self.ceiling)
+        self.base
+            .get()
+            .saturating_mul(factor)
+            .min(self.ceiling.get())
     }
 
     /// Returns the RTO without back-off.
     pub const fn base(&self) -> Duration {
-        self.base
+        self.base.get()
     }
 
     /// Returns how often the timer expired since `snd_una` last moved.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::Timestamp;
 use crate::congestion::RttSnapshot;
+use crate::timestamp::Nanos;
 
 /// The clock granularity `G` of RFC 6298 §2: tokio's timers and our timestamps tick in milliseconds.
 pub const GRANULARITY: Duration = Duration::from_millis(1);
@@ -23,36 +24,29 @@ const MIN_RTT_HALF: Duration = Duration::from_secs(150);
 /// Two events within one tick of a virtual clock still took some time.
 const MIN_SAMPLE: Duration = Duration::from_nanos(1);
 
-/// The RTT estimate of one connection.
+/// The RTT estimate of one connection; nothing is known before the first sample.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RttEstimator {
-    /// No sample was taken yet.
-    #[default]
-    Unknown,
-    /// At least one sample was taken.
-    Known {
-        /// Smoothed RTT.
-        srtt: Duration,
-        /// RTT variation.
-        rttvar: Duration,
-        /// Smallest sample of the last minutes.
-        min_rtt: WindowedMin,
-        /// Newest sample.
-        latest_rtt: Duration,
-    },
+pub struct RttEstimator(Option<Estimate>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Estimate {
+    srtt: Nanos,
+    rttvar: Nanos,
+    min_rtt: WindowedMin,
+    latest_rtt: Nanos,
 }
 
 /// The smallest sample of the last two and a half to five minutes: that of the half window in progress
 /// and of the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WindowedMin {
+struct WindowedMin {
     since: Timestamp,
-    current: Duration,
-    previous: Duration,
+    current: Nanos,
+    previous: Nanos,
 }
 
 impl WindowedMin {
-    const fn new(now: Timestamp, sample: Duration) -> Self {
+    const fn new(now: Timestamp, sample: Nanos) -> Self {
         Self {
             since: now,
             current: sample,
@@ -60,7 +54,7 @@ impl WindowedMin {
         }
     }
 
-    fn with(self, now: Timestamp, sample: Duration) -> Self {
+    fn with(self, now: Timestamp, sample: Nanos) -> Self {
         let age = now.saturating_since(self.since);
         if age >= MIN_RTT_HALF * 2 {
             return Self::new(now, sample);
@@ -79,7 +73,7 @@ impl WindowedMin {
     }
 
     fn get(self) -> Duration {
-        self.current.min(self.previous)
+        self.current.min(self.previous).get()
     }
 }
 
@@ -87,59 +81,46 @@ impl RttEstimator {
     /// Takes a sample.
     pub fn on_sample(&mut self, now: Timestamp, sample: Duration) {
         let sample = sample.clamp(MIN_SAMPLE, MAX_SAMPLE);
-        *self = match *self {
+        let latest_rtt = Nanos::from(sample);
+        self.0 = Some(match self.0 {
             // RFC 6298 §2.2
-            Self::Unknown => Self::Known {
-                srtt: sample,
-                rttvar: sample / 2,
-                min_rtt: WindowedMin::new(now, sample),
-                latest_rtt: sample,
+            None => Estimate {
+                srtt: latest_rtt,
+                rttvar: (sample / 2).into(),
+                min_rtt: WindowedMin::new(now, latest_rtt),
+                latest_rtt,
             },
             // RFC 6298 §2.3: RTTVAR first, with the old SRTT; alpha = 1/8, beta = 1/4.
-            Self::Known {
-                srtt,
-                rttvar,
-                min_rtt,
-                ..
-            } => Self::Known {
-                rttvar: (rttvar * 3 + srtt.abs_diff(sample)) / 4,
-                srtt: (srtt * 7 + sample) / 8,
-                min_rtt: min_rtt.with(now, sample),
-                latest_rtt: sample,
-            },
-        };
+            Some(known) => {
+                let (srtt, rttvar) = (known.srtt.get(), known.rttvar.get());
+                Estimate {
+                    rttvar: ((rttvar * 3 + srtt.abs_diff(sample)) / 4).into(),
+                    srtt: ((srtt * 7 + sample) / 8).into(),
+                    min_rtt: known.min_rtt.with(now, latest_rtt),
+                    latest_rtt,
+                }
+            }
+        });
     }
 
     /// Returns the smoothed RTT, `None` before the first sample.
-    pub const fn srtt(&self) -> Option<Duration> {
-        match self {
-            Self::Unknown => None,
-            Self::Known { srtt, .. } => Some(*srtt),
-        }
+    pub fn srtt(&self) -> Option<Duration> {
+        self.0.map(|known| known.srtt.get())
     }
 
     /// Returns the RTT variation, `None` before the first sample.
-    pub const fn rttvar(&self) -> Option<Duration> {
-        match self {
-            Self::Unknown => None,
-            Self::Known { rttvar, .. } => Some(*rttvar),
-        }
+    pub fn rttvar(&self) -> Option<Duration> {
+        self.0.map(|known| known.rttvar.get())
     }
 
     /// Returns the smallest sample of the last minutes, `None` before the first one.
     pub fn min_rtt(&self) -> Option<Duration> {
-        match self {
-            Self::Unknown => None,
-            Self::Known { min_rtt, .. } => Some(min_rtt.get()),
-        }
+        self.0.map(|known| known.min_rtt.get())
     }
 
     /// Returns the newest sample, `None` before the first one.
-    pub const fn latest_rtt(&self) -> Option<Duration> {
-        match self {
-            Self::Unknown => None,
-            Self::Known { latest_rtt, .. } => Some(*latest_rtt),
-        }
+    pub fn latest_rtt(&self) -> Option<Duration> {
+        self.0.map(|known| known.latest_rtt.get())
     }
 
     /// Describes the estimate to a congestion controller, after an ACK that gave `sample`.

@@ -12,26 +12,24 @@
 //! A record also knows the transmission that carried it last, so that a detector by time can ask what of
 //! a transmission is still in flight, and declare it lost.
 
+mod books;
 #[cfg(any(test, fuzzing, feature = "__internals"))]
 mod check;
 mod record;
 
 use std::ops::Range;
 
-use slab::Slab;
-
+use self::books::Books;
 pub use self::record::Piece;
 use self::record::{Record, RecordState};
 use super::delivery_rate::SendSnapshot;
 use crate::connection::Offset;
-use crate::connection::offset_map::OffsetMap;
+use crate::connection::on_demand::OnDemand;
 use crate::connection::range_set::RangeSet;
 
 /// SACKed ranges accepted beyond the number of segments outstanding: retransmissions may be cut
 /// elsewhere than the originals were.
 const SPARE_RANGES: u64 = 64;
-/// An ACK has at most so many blocks (RFC 2018 §3).
-const RECENT: usize = 4;
 /// How many neighbouring lost records one retransmission may join.
 const MAX_JOINED: usize = 64;
 
@@ -47,14 +45,8 @@ const MAX_JOINED: usize = 64;
 pub struct Scoreboard {
     snd_una: Offset,
     snd_nxt: Offset,
-    records: Slab<Record>,
-    /// Where the record is that begins at an offset.
-    places: OffsetMap<usize>,
-    sacked: RangeSet,
-    /// Where the lost records are.
-    lost: OffsetMap<usize>,
-    /// What the last ACKs' blocks have become, the newest first: the next ACK names most of them again.
-    recent: [Range<Offset>; RECENT],
+    /// Released when nothing is outstanding and nothing waits to be sent.
+    books: OnDemand<Books>,
     /// Octets in flight, each copy counted.
     pipe: u64,
     lost_bytes: u64,
@@ -76,11 +68,7 @@ impl Scoreboard {
         Self {
             snd_una: start,
             snd_nxt: start,
-            records: Slab::new(),
-            places: OffsetMap::new(),
-            sacked: RangeSet::new(),
-            lost: OffsetMap::new(),
-            recent: [const { Offset::ZERO..Offset::ZERO }; RECENT],
+            books: OnDemand::new(),
             pipe: 0,
             lost_bytes: 0,
             resent_bytes: 0,
@@ -108,8 +96,8 @@ impl Scoreboard {
     }
 
     /// Returns the bytes sent that are neither acknowledged nor SACKed.
-    pub const fn unsacked(&self) -> u64 {
-        self.flight_size().saturating_sub(self.sacked.bytes())
+    pub fn unsacked(&self) -> u64 {
+        self.flight_size().saturating_sub(self.books.sacked.bytes())
     }
 
     /// Returns `pipe` (RFC 6675 §2).
@@ -118,13 +106,13 @@ impl Scoreboard {
     }
 
     /// Returns what the peer holds above `snd_una`.
-    pub const fn sacked(&self) -> &RangeSet {
-        &self.sacked
+    pub fn sacked(&self) -> &RangeSet {
+        &self.books.sacked
     }
 
     /// Says whether something is lost and not sent again yet.
-    pub const fn has_lost(&self) -> bool {
-        !self.lost.is_empty()
+    pub fn has_lost(&self) -> bool {
+        !self.books.lost.is_empty()
     }
 
     /// Says whether anything outstanding is lost or was sent again.
@@ -158,7 +146,8 @@ impl Scoreboard {
         let mut bytes = 0;
         let mut next = self.cut(range.start);
         while let Some((start, place)) = self.within(next, range.end) {
-            let record = &mut self.records[place];
+            let Books { records, lost, .. } = &mut *self.books;
+            let record = &mut records[place];
             let end = record.end;
             let len = end.saturating_since(start);
             bytes += len;
@@ -166,7 +155,7 @@ impl Scoreboard {
             record.was_retransmitted = true;
             match record.state {
                 RecordState::Lost => {
-                    self.lost.remove(start);
+                    lost.remove(start);
                     self.lost_bytes -= len;
                     self.resent_bytes += len;
                     self.pipe += len;
@@ -193,7 +182,7 @@ impl Scoreboard {
             return 0;
         }
         self.take(self.snd_una..ack, visit);
-        self.sacked.remove_below(ack);
+        self.books.sacked.remove_below(ack);
         self.snd_una = ack;
         moved
     }
@@ -204,18 +193,25 @@ impl Scoreboard {
         let mut block = self.clip(block);
         // Most blocks repeat what earlier ACKs have reported, and add to its end at most.
         let is_within = |known: &Range<Offset>| known.contains(&block.start);
-        let known = self.recent.iter().find(|known| is_within(known)).cloned();
-        if let Some(known) = known.or_else(|| self.sacked.range_containing(block.start)) {
+        let known = self
+            .books
+            .recent
+            .iter()
+            .find(|known| is_within(known))
+            .cloned();
+        if let Some(known) = known.or_else(|| self.books.sacked.range_containing(block.start)) {
             block.start = known.end.min(block.end);
         }
         if block.is_empty() {
             return true;
         }
-        if self.sacked.len() as u64 >= self.max_ranges() && self.sacked.is_isolated(&block) {
+        if self.books.sacked.len() as u64 >= self.max_ranges()
+            && self.books.sacked.is_isolated(&block)
+        {
             return false;
         }
         self.take(block.clone(), visit);
-        self.sacked.insert(block.clone());
+        self.books.sacked.insert(block.clone());
         self.note_recent(block);
         true
     }
@@ -223,14 +219,15 @@ impl Scoreboard {
     /// Keeps `block`, which is all SACKed, for the ACKs to come.
     fn note_recent(&mut self, block: Range<Offset>) {
         if let Some(extended) = self
+            .books
             .recent
             .iter_mut()
             .find(|known| known.end == block.start)
         {
             extended.end = block.end;
         } else {
-            self.recent.rotate_right(1);
-            self.recent[0] = block;
+            self.books.recent.rotate_right(1);
+            self.books.recent[0] = block;
         }
     }
 
@@ -248,11 +245,11 @@ impl Scoreboard {
 
     /// Returns the first offset in `range` of what `transmission` carried and is still in flight.
     pub fn first_in_flight(&self, transmission: u64, range: Range<Offset>) -> Option<Offset> {
-        let mut places = self.places.range(self.clip(range));
+        let mut places = self.books.places.range(self.clip(range));
         places.find_map(|(start, place)| {
             #[cfg(test)]
             self.touched.set(self.touched.get() + 1);
-            self.records[place]
+            self.books.records[place]
                 .is_in_flight(transmission)
                 .then_some(start)
         })
@@ -268,7 +265,7 @@ impl Scoreboard {
         let range = self.clip(range);
         let mut next = self.cut(range.start);
         while let Some((start, place)) = self.within(next, range.end) {
-            let record = &mut self.records[place];
+            let record = &mut self.books.records[place];
             let end = record.end;
             if record.is_in_flight(transmission) {
                 let piece = record.piece(start);
@@ -278,7 +275,7 @@ impl Scoreboard {
                     self.resent_bytes -= piece.len();
                 }
                 record.state = RecordState::Lost;
-                self.lost.insert(start, place);
+                self.books.lost.insert(start, place);
                 self.lost_bytes += piece.len();
                 visit(&piece);
             }
@@ -301,7 +298,7 @@ impl Scoreboard {
 
     /// The first `len` bytes that are not SACKed are lost, if they were sent only once. Shows the piece.
     pub fn mark_first_lost(&mut self, len: u64, visit: &mut impl FnMut(&Piece)) {
-        if let Some((start, _)) = self.places.first() {
+        if let Some((start, _)) = self.books.places.first() {
             let end = self.end_within(start, start + len);
             self.mark_lost(start..end, visit);
         }
@@ -310,12 +307,18 @@ impl Scoreboard {
     /// Everything not SACKed is lost, retransmissions included (RFC 6675 §5.1). Shows each piece that was
     /// in flight.
     pub fn mark_all_lost(&mut self, visit: &mut impl FnMut(&Piece)) {
-        self.lost.clear();
-        for (start, place) in self.places.iter() {
+        let Books {
+            records,
+            places,
+            lost,
+            ..
+        } = &mut *self.books;
+        lost.clear();
+        for (start, place) in places.iter() {
             #[cfg(test)]
             self.touched.set(self.touched.get() + 1);
-            self.lost.insert(start, place);
-            let record = &mut self.records[place];
+            lost.insert(start, place);
+            let record = &mut records[place];
             if record.state != RecordState::Lost {
                 record.state = RecordState::Lost;
                 visit(&record.piece(start));
@@ -329,12 +332,15 @@ impl Scoreboard {
     /// What was marked lost and not sent again is in flight after all: it counts as carried by
     /// `transmission`, so that it can be found lost once more.
     pub fn unmark_lost(&mut self, transmission: u64) {
-        for (_, place) in self.lost.iter() {
-            let record = &mut self.records[place];
-            record.state = RecordState::Sent;
-            record.snapshot.transmission = transmission;
+        if self.has_lost() {
+            let Books { records, lost, .. } = &mut *self.books;
+            for (_, place) in lost.iter() {
+                let record = &mut records[place];
+                record.state = RecordState::Sent;
+                record.snapshot.transmission = transmission;
+            }
+            lost.clear();
         }
-        self.lost.clear();
         self.pipe += self.lost_bytes;
         self.lost_bytes = 0;
         self.loss_frontier = self.snd_una;
@@ -344,11 +350,11 @@ impl Scoreboard {
     /// range begins, forgets all SACK information (RFC 2018 §8, RFC 6675 §5.1) and returns how many
     /// bytes that was; they count as sent once more under `snapshot`.
     pub fn forget_reneged(&mut self, snapshot: SendSnapshot) -> u64 {
-        if !self.sacked.contains(self.snd_una) {
+        if !self.books.sacked.contains(self.snd_una) {
             return 0;
         }
-        let ranges = std::mem::take(&mut self.sacked);
-        self.recent = Default::default();
+        let ranges = std::mem::take(&mut self.books.sacked);
+        self.books.recent = Default::default();
         let segments_before = self.oldest_segment();
         for Range { start, end } in ranges.iter() {
             // Which transmission a later ACK answers is unknown: RFC 6298 §3.
@@ -371,10 +377,8 @@ impl Scoreboard {
 
     /// Gives back the memory that is kept for what is to be sent next, if nothing is outstanding.
     pub fn release_memory(&mut self) {
-        if self.places.is_empty() && self.sacked.is_empty() {
-            self.records = Slab::new();
-            self.places.release();
-            self.lost.release();
+        if self.flight_size() == 0 {
+            self.books.release();
         }
     }
 
@@ -385,17 +389,17 @@ impl Scoreboard {
 
     /// Returns the lowest lost range, at most `max` bytes (RFC 6675 §4, `NextSeg` rule 1).
     pub fn next_lost(&self, max: u64) -> Option<Range<Offset>> {
-        let (start, place) = self.lost.first()?;
+        let (start, place) = self.books.lost.first()?;
         let limit = start + max;
-        let mut end = self.records[place].end;
+        let mut end = self.books.records[place].end;
         let mut joined = 1;
         while end < limit
             && joined < MAX_JOINED
-            && let Some((next, place)) = self.places.at_or_above(end)
+            && let Some((next, place)) = self.books.places.at_or_above(end)
             && next == end
-            && self.records[place].state == RecordState::Lost
+            && self.books.records[place].state == RecordState::Lost
         {
-            end = self.records[place].end;
+            end = self.books.records[place].end;
             joined += 1;
         }
         let range = start..end.min(limit);
@@ -405,30 +409,30 @@ impl Scoreboard {
     /// Returns the lowest range, at most `max` bytes, that is not lost, was not sent again, and lies
     /// below something SACKed (RFC 6675 §4, `NextSeg` rule 3).
     pub fn next_hole(&self, max: u64) -> Option<Range<Offset>> {
-        let highest = self.sacked.last()?.start;
+        let highest = self.books.sacked.last()?.start;
         let from = self.high_rxt.max(self.loss_frontier);
         if from >= highest {
             return None;
         }
-        let (start, place) = self.places.at_or_above(from)?;
+        let (start, place) = self.books.places.at_or_above(from)?;
         if start >= highest {
             return None;
         }
-        let record = &self.records[place];
+        let record = &self.books.records[place];
         let range = start..record.end.min(start + max);
         (record.state == RecordState::Sent && !range.is_empty()).then_some(range)
     }
 
     /// Returns the highest record; `None` if nothing is outstanding or all of it SACKed.
     pub fn last_run(&self) -> Option<Range<Offset>> {
-        let (start, place) = self.places.last()?;
-        Some(start..self.records[place].end)
+        let (start, place) = self.books.places.last()?;
+        Some(start..self.books.records[place].end)
     }
 
     /// Returns the number of the transmission that carried the highest record last.
     pub fn last_transmission(&self) -> Option<u64> {
-        let (_, place) = self.places.last()?;
-        Some(self.records.get(place)?.snapshot.transmission)
+        let (_, place) = self.books.places.last()?;
+        Some(self.books.records.get(place)?.snapshot.transmission)
     }
 
     fn max_ranges(&self) -> u64 {
@@ -443,8 +447,8 @@ impl Scoreboard {
     }
 
     fn first_record(&self) -> Option<(Offset, &Record)> {
-        let (start, place) = self.places.first()?;
-        Some((start, self.records.get(place)?))
+        let (start, place) = self.books.places.first()?;
+        Some((start, self.books.records.get(place)?))
     }
 
     fn clip(&self, range: Range<Offset>) -> Range<Offset> {
@@ -454,15 +458,15 @@ impl Scoreboard {
 
     fn insert(&mut self, start: Offset, record: Record) {
         self.pipe += record.end.saturating_since(start) * record.state.copies();
-        let place = self.records.insert(record);
-        self.places.insert(start, place);
+        let place = self.books.records.insert(record);
+        self.books.places.insert(start, place);
     }
 
     /// Makes `at` a boundary between records; returns the first record from there on.
     fn cut(&mut self, at: Offset) -> Option<(Offset, usize)> {
-        let next = self.places.at_or_above(at);
+        let next = self.books.places.at_or_above(at);
         if next.is_none_or(|(start, _)| start > at)
-            && let Some((_, below)) = self.places.below(at)
+            && let Some((_, below)) = self.books.places.below(at)
             && let Some(place) = self.split(below, at)
         {
             return Some((at, place));
@@ -479,30 +483,32 @@ impl Scoreboard {
 
     /// Returns the first record from `at` on, if `at` is below `end`.
     fn following(&self, at: Offset, end: Offset) -> Option<(Offset, usize)> {
-        (at < end).then(|| self.places.at_or_above(at)).flatten()
+        (at < end)
+            .then(|| self.books.places.at_or_above(at))
+            .flatten()
     }
 
     /// Returns where the record that begins at `start` ends, or `end` if that is lower.
     fn end_within(&self, start: Offset, end: Offset) -> Offset {
-        let record = self.places.at_or_above(start);
-        record.map_or(end, |(_, place)| self.records[place].end.min(end))
+        let record = self.books.places.at_or_above(start);
+        record.map_or(end, |(_, place)| self.books.records[place].end.min(end))
     }
 
     /// Splits the record at `place` if `at` lies within; returns the upper part's place.
     fn split(&mut self, place: usize, at: Offset) -> Option<usize> {
         #[cfg(test)]
         self.touched.set(self.touched.get() + 1);
-        let record = &mut self.records[place];
+        let record = &mut self.books.records[place];
         if record.end <= at {
             return None;
         }
         let upper = *record;
         record.end = at;
-        let place = self.records.insert(upper);
+        let place = self.books.records.insert(upper);
         if upper.state == RecordState::Lost {
-            self.lost.insert(at, place);
+            self.books.lost.insert(at, place);
         }
-        self.places.insert(at, place);
+        self.books.places.insert(at, place);
         Some(place)
     }
 
@@ -510,14 +516,14 @@ impl Scoreboard {
     fn take(&mut self, range: Range<Offset>, visit: &mut impl FnMut(&Piece)) {
         let mut next = self.cut(range.start);
         while let Some((start, place)) = self.within(next, range.end) {
-            self.places.remove(start);
-            let record = self.records.remove(place);
+            self.books.places.remove(start);
+            let record = self.books.records.remove(place);
             let piece = record.piece(start);
             self.pipe -= piece.len() * record.state.copies();
             match record.state {
                 RecordState::Sent => {}
                 RecordState::Lost => {
-                    self.lost.remove(start);
+                    self.books.lost.remove(start);
                     self.lost_bytes -= piece.len();
                 }
                 RecordState::Retransmitted | RecordState::Doubled => {
@@ -533,13 +539,13 @@ impl Scoreboard {
     fn mark_lost(&mut self, range: Range<Offset>, visit: &mut impl FnMut(&Piece)) {
         let mut next = self.cut(range.start);
         while let Some((start, place)) = self.within(next, range.end) {
-            next = self.following(self.records[place].end, range.end);
-            let record = &mut self.records[place];
+            next = self.following(self.books.records[place].end, range.end);
+            let record = &mut self.books.records[place];
             let piece = record.piece(start);
             match record.state {
                 RecordState::Sent => {
                     record.state = RecordState::Lost;
-                    self.lost.insert(start, place);
+                    self.books.lost.insert(start, place);
                     self.lost_bytes += piece.len();
                 }
                 RecordState::Doubled => record.state = RecordState::Retransmitted,

@@ -17,21 +17,23 @@ impl Recovery {
     ) -> bool {
         let snd_una = self.snd_una();
         // What was not sent again is the network's own duplicate, or a lie.
-        let counters = &mut self.counters;
-        let unreported = counters
-            .segments_retransmitted
-            .saturating_sub(counters.segments_spurious);
+        let counters = self.counters.as_deref_mut();
+        let unreported = counters.as_ref().map_or(0, |counters| {
+            (counters.segments_retransmitted).saturating_sub(counters.segments_spurious)
+        });
         let duplicate = arrival.dsack().filter(|_| unreported > 0);
-        if let Some(range) = duplicate {
-            let bytes = range.end.saturating_since(range.start);
+        let mut segments_spurious = 0;
+        if let Some(counters) = counters {
+            let bytes = duplicate.map_or(0, |range| range.end.saturating_since(range.start));
             counters.segments_spurious += bytes.div_ceil(self.mss).min(unreported);
+            segments_spurious = counters.segments_spurious;
         }
         // RFC 3522 §3.2, step 5: where the ACKs of a whole flight were lost, the echo is old too. That is no
         // question where ACKs, as duplicates, were what began the recovery.
         let is_timeout = self.episode.as_deref().is_some_and(Episode::was_timeout);
         let covers_all = snd_una == self.scoreboard.snd_nxt();
-        let were_acks_lost = arrival.dsack().is_some()
-            || (is_timeout && counters.segments_spurious == 0 && covers_all);
+        let were_acks_lost =
+            arrival.dsack().is_some() || (is_timeout && segments_spurious == 0 && covers_all);
         let by_order = self.is_spurious_by_order(arrival, delivery);
         if self
             .episode
@@ -47,7 +49,9 @@ impl Recovery {
         let echoed = arrival.rtt.filter(|_| has_echo).map(|rtt| now - rtt);
         let by_echo = episode.on_echo(echoed, delivery.made_progress(), snd_una) && !were_acks_lost;
         let by_dsack = duplicate.is_some_and(|range| episode.on_duplicate(range));
-        self.counters.frto_count += u64::from(by_order && !by_echo && !by_dsack);
+        if by_order && !by_echo && !by_dsack {
+            self.counters.get_or_insert_default().frto_count += 1;
+        }
         by_echo || by_dsack || by_order
     }
 
@@ -102,7 +106,7 @@ impl Recovery {
             rack.on_spurious_recovery();
         }
         self.ecn.on_undone();
-        self.counters.undo_count += 1;
+        self.counters.get_or_insert_default().undo_count += 1;
         self.usage.forget_loss();
         let mut event = Undo::new(now, self.pipe());
         event.was_timeout = was_timeout;

@@ -29,7 +29,7 @@ impl Recovery {
     pub fn on_rto(&mut self, now: Timestamp) {
         // RFC 6298 §5.5
         self.rto.on_expired();
-        self.counters.rto_count += 1;
+        self.counters.get_or_insert_default().rto_count += 1;
         let flight_size = self.flight_size();
         if flight_size == 0 {
             self.rto.stop();
@@ -37,7 +37,9 @@ impl Recovery {
         }
         let snapshot = self.rate.on_sent(now, self.pipe(), false);
         let reneged = self.scoreboard.forget_reneged(snapshot);
-        self.counters.reneging_count += u64::from(reneged > 0);
+        if reneged > 0 {
+            self.counters.get_or_insert_default().reneging_count += 1;
+        }
         self.counted_ahead += reneged;
         self.duplicates.reset();
         self.limited_transmit = 0;
@@ -221,7 +223,7 @@ impl Recovery {
         if let Some(tlp) = &mut self.tlp
             && tlp.on_sent(end, resent, flight_size)
         {
-            self.counters.tlp_count += 1;
+            self.counters.get_or_insert_default().tlp_count += 1;
             // RFC 8985 §7.3
             self.rto.restart(tlp.timeout_from(now));
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::rtt::{GRANULARITY, RttEstimator};
 use crate::Timestamp;
 use crate::connection::Offset;
+use crate::timestamp::Nanos;
 
 /// RFC 8985 §7.2: the probe timeout before the first RTT sample.
 const INITIAL_PTO: Duration = Duration::from_secs(1);
@@ -61,19 +62,19 @@ pub struct ProbeAck<'a> {
 #[derive(Debug, Clone)]
 pub struct Tlp {
     /// `TLP.max_ack_delay`
-    max_ack_delay: Duration,
+    max_ack_delay: Nanos,
     deadline: Option<Timestamp>,
     /// When the latest deadline would have been but for the bound on a tail in two flights.
     regular: Timestamp,
     is_due: bool,
-    probe: Option<Probe>,
+    probe: Option<Box<Probe>>,
 }
 
 impl Tlp {
     /// Makes an idle one; `peer_ack_delay` is the longest delay of an ACK that the peer announced.
     pub fn new(peer_ack_delay: Option<Duration>) -> Self {
         Self {
-            max_ack_delay: peer_ack_delay.unwrap_or(MAX_ACK_DELAY),
+            max_ack_delay: peer_ack_delay.unwrap_or(MAX_ACK_DELAY).into(),
             deadline: None,
             regular: Timestamp::ZERO,
             is_due: false,
@@ -94,7 +95,7 @@ impl Tlp {
         let (base, extra) = rtt.srtt().map_or((Duration::ZERO, INITIAL_PTO), |srtt| {
             // A single segment may have to wait for the peer's ACK timer.
             let delay = if outstanding.flight_size <= outstanding.mss {
-                self.max_ack_delay
+                self.max_ack_delay.get()
             } else {
                 Duration::ZERO
             };
@@ -136,11 +137,11 @@ impl Tlp {
     pub fn on_sent(&mut self, end: Offset, resent: Option<Offset>, flight_size: u64) -> bool {
         let is_probe = std::mem::take(&mut self.is_due);
         if is_probe {
-            self.probe = Some(Probe {
+            self.probe = Some(Box::new(Probe {
                 end,
                 resent,
                 flight_size,
-            });
+            }));
         }
         is_probe
     }
@@ -148,7 +149,8 @@ impl Tlp {
     /// Takes an ACK. If it shows that the probe repaired a loss, returns what had been outstanding when
     /// the probe was sent (RFC 8985 §7.4.2).
     pub fn on_ack(&mut self, ack: &ProbeAck<'_>) -> Option<u64> {
-        let probe = self.probe.filter(|probe| ack.ack >= probe.end)?;
+        let probe = self.probe.as_deref().copied();
+        let probe = probe.filter(|probe| ack.ack >= probe.end)?;
         let is_reported = ack
             .dsack
             .is_some_and(|range| Some(range.end) == probe.resent);

@@ -11,10 +11,11 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use crate::connection::Offset;
+use crate::connection::on_demand::{Blank, OnDemand};
 
 /// Largest chunk for copied bytes.
 const CHUNK: usize = 64 * 1024;
-/// Smallest chunk, and what an idle connection may keep.
+/// Smallest chunk.
 const MIN_CHUNK: usize = 256;
 /// Chunks kept to be used again, at most.
 const MAX_SPARE: usize = 64;
@@ -30,16 +31,12 @@ const SHARE_FROM: usize = 2 * 1024;
 /// - `shared` is the sum over the application's own chunks, `copied` over `used`.
 #[derive(Debug)]
 pub struct SendBuffer {
-    /// What is not written to any more.
-    chunks: VecDeque<Chunk>,
+    /// What does not fit one small chunk.
+    bulk: OnDemand<Bulk>,
     /// The newest bytes, in a chunk that has room for more.
     tail: BytesMut,
     /// Capacity of the tail's whole chunk, of which the front may be among `chunks`.
     tail_memory: usize,
-    /// Full chunks, oldest first: their memory is used again once nothing refers to it.
-    used: VecDeque<Used>,
-    /// Memory to be used next, the newest first: that may still be in a cache.
-    spare: Vec<BytesMut>,
     /// Oldest byte held: everything below is acknowledged.
     start: Offset,
     /// One past the newest byte.
@@ -47,10 +44,70 @@ pub struct SendBuffer {
     capacity: usize,
     /// What `capacity` may grow to.
     max_capacity: usize,
+}
+
+/// The chunks beside the tail; nothing is left of them once all is acknowledged.
+#[derive(Debug)]
+struct Bulk {
+    /// What is not written to any more.
+    chunks: VecDeque<Chunk>,
+    /// Full chunks, oldest first: their memory is used again once nothing refers to it.
+    used: VecDeque<Used>,
+    /// Memory to be used next, the newest first: that may still be in a cache.
+    spare: Vec<BytesMut>,
     /// Bytes of the application's own chunks.
     shared: usize,
     /// Bytes of memory of the full chunks.
     copied: usize,
+}
+
+impl Bulk {
+    const EMPTY: Self = Self {
+        chunks: VecDeque::new(),
+        used: VecDeque::new(),
+        spare: Vec::new(),
+        shared: 0,
+        copied: 0,
+    };
+
+    /// Forgets everything below `start`, which was acknowledged.
+    fn release_below(&mut self, start: Offset) {
+        while let Some(chunk) = self.chunks.front()
+            && chunk.end() <= start
+        {
+            if chunk.is_shared {
+                self.shared -= chunk.data.len();
+            }
+            self.chunks.pop_front();
+        }
+        self.recycle(start);
+    }
+
+    /// Takes back the memory of full chunks that are acknowledged and no longer on their way out; what is read
+    /// by somebody still is left to them.
+    fn recycle(&mut self, start: Offset) {
+        while let Some(oldest) = self.used.front()
+            && oldest.end <= start
+            && let Some(mut oldest) = self.used.pop_front()
+        {
+            self.copied -= oldest.capacity;
+            let is_wanted = oldest.capacity == CHUNK && self.spare.len() < MAX_SPARE;
+            if is_wanted && oldest.memory.try_reclaim(CHUNK) {
+                self.spare.push(oldest.memory);
+            }
+        }
+    }
+}
+
+impl Blank for Bulk {
+    fn new() -> Self {
+        Self::EMPTY
+    }
+
+    fn blank() -> &'static Self {
+        static BLANK: Bulk = Bulk::EMPTY;
+        &BLANK
+    }
 }
 
 #[derive(Debug)]
@@ -82,17 +139,13 @@ impl SendBuffer {
     /// has offset 1.
     pub fn new(capacity: usize, max_capacity: usize) -> Self {
         Self {
-            chunks: VecDeque::new(),
+            bulk: OnDemand::new(),
             tail: BytesMut::new(),
             tail_memory: 0,
-            used: VecDeque::new(),
-            spare: Vec::new(),
             start: Offset::FIRST,
             end: Offset::FIRST,
             capacity,
             max_capacity,
-            shared: 0,
-            copied: 0,
         }
     }
 
@@ -124,7 +177,7 @@ impl SendBuffer {
 
     /// Returns the bytes of memory held, chunks that wait to be used again included.
     pub fn memory(&self) -> usize {
-        self.shared + self.copied + self.tail_memory + self.spare.len() * CHUNK
+        self.bulk.shared + self.bulk.copied + self.tail_memory + self.bulk.spare.len() * CHUNK
     }
 
     /// Copies a prefix of `data` in, as much as there is room for, and returns its length.
@@ -155,12 +208,12 @@ impl SendBuffer {
             return written;
         }
         self.seal_tail();
-        self.chunks.push_back(Chunk {
+        self.bulk.chunks.push_back(Chunk {
             start: self.end,
             data: data.split_to(taken),
             is_shared: true,
         });
-        self.shared += taken;
+        self.bulk.shared += taken;
         self.end += taken as u64;
         taken
     }
@@ -187,7 +240,7 @@ impl SendBuffer {
         if range.end > self.tail_start() {
             self.seal_tail();
         }
-        for chunk in self.chunks.range(self.first_chunk(range.start)..) {
+        for chunk in self.bulk.chunks.range(self.first_chunk(range.start)..) {
             let from = distance(chunk.start, range.start);
             let to = distance(chunk.start, range.end).min(chunk.data.len());
             if from >= to {
@@ -200,15 +253,9 @@ impl SendBuffer {
     /// Forgets everything below `una`, which was acknowledged.
     pub fn release_below(&mut self, una: Offset) {
         self.start = self.start.max(una.min(self.end));
-        while let Some(chunk) = self.chunks.front()
-            && chunk.end() <= self.start
-        {
-            if chunk.is_shared {
-                self.shared -= chunk.data.len();
-            }
-            self.chunks.pop_front();
+        if let Some(bulk) = self.bulk.existing() {
+            bulk.release_below(self.start);
         }
-        self.recycle();
         if self.start == self.end {
             self.release_memory();
         }
@@ -224,26 +271,17 @@ impl SendBuffer {
         };
     }
 
-    /// Nothing is held: keeps no memory but the start of a small tail.
+    /// Nothing is held: keeps no memory.
     fn release_memory(&mut self) {
-        self.used = VecDeque::new();
-        self.spare = Vec::new();
-        self.copied = 0;
-        if self.chunks.capacity() > 0 {
-            self.chunks = VecDeque::new();
-        }
-        if self.tail_memory > MIN_CHUNK {
-            self.tail = BytesMut::new();
-            self.tail_memory = 0;
-        } else {
-            self.tail.clear();
-        }
+        self.bulk.release();
+        self.tail = BytesMut::new();
+        self.tail_memory = 0;
     }
 
     /// The stretches of memory that hold `range`, in order.
     fn slices(&self, range: &Range<Offset>) -> impl Iterator<Item = &[u8]> {
         let range = range.clone();
-        let chunks = self.chunks.range(self.first_chunk(range.start)..);
+        let chunks = self.bulk.chunks.range(self.first_chunk(range.start)..);
         chunks
             .map(|chunk| (chunk.start, &chunk.data[..]))
             .chain([(self.tail_start(), &self.tail[..])])
@@ -260,7 +298,7 @@ impl SendBuffer {
 
     /// Index of the first chunk that reaches beyond `at`.
     fn first_chunk(&self, at: Offset) -> usize {
-        self.chunks.partition_point(|chunk| chunk.end() <= at)
+        self.bulk.chunks.partition_point(|chunk| chunk.end() <= at)
     }
 
     /// Turns the tail's bytes into a chunk; what follows goes to the rest of its memory.
@@ -270,7 +308,7 @@ impl SendBuffer {
         }
         let start = self.tail_start();
         if self.end > self.start {
-            self.chunks.push_back(Chunk {
+            self.bulk.chunks.push_back(Chunk {
                 start,
                 data: self.tail.split().freeze(),
                 is_shared: false,
@@ -282,8 +320,8 @@ impl SendBuffer {
     fn renew_tail(&mut self, wanted: usize) {
         self.seal_tail();
         if self.tail_memory > 0 {
-            self.copied += self.tail_memory;
-            self.used.push_back(Used {
+            self.bulk.copied += self.tail_memory;
+            self.bulk.used.push_back(Used {
                 memory: std::mem::take(&mut self.tail),
                 capacity: self.tail_memory,
                 end: self.end,
@@ -293,56 +331,46 @@ impl SendBuffer {
             .saturating_add(self.len())
             .clamp(MIN_CHUNK, CHUNK)
             .next_power_of_two();
-        let recycled = self.spare.pop().filter(|_| size == CHUNK);
+        let spare = self.bulk.existing().and_then(|bulk| bulk.spare.pop());
+        let recycled = spare.filter(|_| size == CHUNK);
         self.tail = recycled.unwrap_or_else(|| BytesMut::with_capacity(size));
         self.tail_memory = self.tail.capacity();
-    }
-
-    /// Takes back the memory of full chunks that are acknowledged and no longer on their way out; what is read
-    /// by somebody still is left to them.
-    fn recycle(&mut self) {
-        while let Some(oldest) = self.used.front()
-            && oldest.end <= self.start
-            && let Some(mut oldest) = self.used.pop_front()
-        {
-            self.copied -= oldest.capacity;
-            let is_wanted = oldest.capacity == CHUNK && self.spare.len() < MAX_SPARE;
-            if is_wanted && oldest.memory.try_reclaim(CHUNK) {
-                self.spare.push(oldest.memory);
-            }
-        }
     }
 
     /// Panics if an invariant of the struct does not hold.
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub fn check_invariants(&self) {
         let tail_start = self.tail_start();
-        let mut at = self.chunks.front().map_or(tail_start, |chunk| chunk.start);
+        let mut at = self
+            .bulk
+            .chunks
+            .front()
+            .map_or(tail_start, |chunk| chunk.start);
         assert!(
             at <= self.start,
             "the first chunk begins after the oldest byte"
         );
-        for chunk in &self.chunks {
+        for chunk in &self.bulk.chunks {
             assert_eq!(chunk.start, at, "a gap between chunks");
             assert!(chunk.end() > chunk.start, "an empty chunk");
             at = chunk.end();
         }
         assert_eq!(at, tail_start, "the last chunk ends elsewhere");
         assert!(self.len() <= self.capacity, "more bytes than the capacity");
-        let shared = self.chunks.iter().filter(|chunk| chunk.is_shared);
+        let shared = self.bulk.chunks.iter().filter(|chunk| chunk.is_shared);
         let shared: usize = shared.map(|chunk| chunk.data.len()).sum();
-        assert_eq!(self.shared, shared, "shared");
-        let copied: usize = self.used.iter().map(|used| used.capacity).sum();
-        assert_eq!(self.copied, copied, "copied");
+        assert_eq!(self.bulk.shared, shared, "shared");
+        let copied: usize = self.bulk.used.iter().map(|used| used.capacity).sum();
+        assert_eq!(self.bulk.copied, copied, "copied");
         assert!(
             self.tail.capacity() <= self.tail_memory,
             "the tail's memory"
         );
-        if let Some(first) = self.chunks.front() {
+        if let Some(first) = self.bulk.chunks.front() {
             assert!(first.end() > self.start, "an acknowledged chunk is kept");
         }
         if self.len() == 0 {
-            assert!(self.memory() <= MIN_CHUNK, "an empty buffer holds memory");
+            assert_eq!(self.memory(), 0, "an empty buffer holds memory");
         }
     }
 }
@@ -388,7 +416,10 @@ mod tests {
         assert!(large.is_empty());
         let mut small = Bytes::from_static(b"abc");
         assert_eq!(buffer.write_chunk(&mut small, usize::MAX), 3);
-        assert_eq!((buffer.chunks.len(), buffer.chunks[0].is_shared), (1, true));
+        assert_eq!(
+            (buffer.bulk.chunks.len(), buffer.bulk.chunks[0].is_shared),
+            (1, true)
+        );
         assert_eq!(&buffer.tail[..], b"abc");
         let end = 1 + SHARE_FROM as u64 + 3;
         assert_eq!(read(&buffer, end - 5..end), [7, 7, b'a', b'b', b'c']);
@@ -445,13 +476,13 @@ mod tests {
     }
 
     #[test]
-    fn a_small_writer_stays_in_the_same_memory() {
+    fn what_is_small_takes_one_chunk_until_it_is_acknowledged() {
         let mut buffer = SendBuffer::new(CHUNK, CHUNK);
-        let mut place = None;
         for round in 0..100_u8 {
             buffer.write(&[round; 64]);
-            let at = buffer.tail.as_ptr();
-            assert_eq!(*place.get_or_insert(at), at);
+            buffer.write(&[round; 64]);
+            assert_eq!(buffer.memory(), MIN_CHUNK);
+            assert!(buffer.bulk.existing().is_none());
             buffer.release_below(buffer.end());
             buffer.check_invariants();
         }

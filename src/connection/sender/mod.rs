@@ -9,7 +9,6 @@ mod plan;
 mod window;
 
 use std::ops::Range;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -20,6 +19,7 @@ use crate::connection::Offset;
 use crate::connection::path_mtu::ProbeOutcome;
 use crate::connection::recovery::{AckArrival, AckOutcome, Recovery, RecoveryStart};
 use crate::ecn::EcnState;
+use crate::timestamp::Nanos;
 use crate::{Config, Timestamp};
 
 /// Bytes that wait to be sent for the first time where buffers are tuned: they stay in a core's cache. On loopback,
@@ -71,13 +71,13 @@ pub struct Sender {
     /// Effective send MSS.
     mss: u64,
     /// Payload of the probe of the path's MTU that is wanted.
-    path_probe: Option<u64>,
+    path_probe: Option<u16>,
     /// Payload of a full segment in the run being planned: `mss` less what SACK blocks take.
     payload_max: u64,
-    max_rto: Duration,
+    max_rto: Nanos,
     /// The longest wait before a closed window is probed again, if the RTO allows it: the user timeout
     /// must leave room for several probes.
-    patience: Option<Duration>,
+    patience: Option<Nanos>,
     blocked: Blocked,
     /// Whether the application found the buffer full and waits to be told.
     writer_waits: bool,
@@ -115,8 +115,8 @@ impl Sender {
             mss: 0,
             path_probe: None,
             payload_max: 0,
-            max_rto: config.max_rto,
-            patience: config.user_timeout.map(|limit| limit / 4),
+            max_rto: config.max_rto.into(),
+            patience: config.user_timeout.map(|limit| (limit / 4).into()),
             blocked: Blocked::No,
             writer_waits: false,
             heard_since_timeout: false,
@@ -219,7 +219,8 @@ impl Sender {
     /// Says how much payload a probe of the path's MTU would carry, if one is wanted; it goes out once there is
     /// that much to send and room for it.
     pub fn want_path_probe(&mut self, payload: Option<u64>) {
-        self.path_probe = payload;
+        // A datagram has no more.
+        self.path_probe = payload.map(|payload| u16::try_from(payload).unwrap_or(u16::MAX));
     }
 
     /// Takes what became of the latest such probe.
@@ -543,8 +544,12 @@ impl Sender {
                 self.probe = Probe::Sent;
                 self.zero_window_probes += 1;
                 let rto = self.recovery.current_rto();
-                self.persist
-                    .on_probe_sent(now, rto, self.max_rto, self.patience);
+                self.persist.on_probe_sent(
+                    now,
+                    rto,
+                    self.max_rto.get(),
+                    self.patience.map(Nanos::get),
+                );
             }
         }
     }

@@ -116,7 +116,7 @@ impl Sender {
 
     /// Says whether the probe of the path's MTU goes that is wanted, if one is (RFC 4821 §7.4).
     fn plan_path_probe(&mut self, now: Timestamp) -> PathProbe {
-        let Some(payload) = self.path_probe else {
+        let Some(payload) = self.path_probe.map(u64::from) else {
             return PathProbe::No;
         };
         let (snd_nxt, wnd) = (self.snd_nxt(), self.window.wnd());

@@ -239,7 +239,7 @@ fn arrivals_are_counted() {
         segments_dropped: 0,
         segments_beyond_window: 0,
     };
-    assert_eq!(*test.receiver.counters(), expected);
+    assert_eq!(test.receiver.counters(), expected);
     test.expect_read(3_000);
 }
 

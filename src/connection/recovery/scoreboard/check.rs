@@ -5,16 +5,16 @@ use super::{RecordState, Scoreboard};
 impl Scoreboard {
     /// Checks what the type promises.
     pub fn check_invariants(&self) {
-        self.sacked.check_invariants();
+        self.books.sacked.check_invariants();
         assert!(self.snd_una <= self.snd_nxt && self.loss_frontier <= self.snd_nxt);
         let (mut pipe, mut lost_bytes, mut resent_bytes, mut unsacked) = (0, 0, 0, 0);
         let mut at = self.snd_una;
-        self.places.check_invariants();
-        self.lost.check_invariants();
-        assert_eq!(self.places.len(), self.records.len(), "records");
+        self.books.places.check_invariants();
+        self.books.lost.check_invariants();
+        assert_eq!(self.books.places.len(), self.books.records.len(), "records");
         let mut lost = Vec::new();
-        for (start, place) in self.places.iter() {
-            let record = &self.records[place];
+        for (start, place) in self.books.places.iter() {
+            let record = &self.books.records[place];
             if record.state == RecordState::Lost {
                 lost.push((start, place));
             }
@@ -22,14 +22,14 @@ impl Scoreboard {
                 start >= at && record.end > start,
                 "records out of order at {start:?}"
             );
-            let gap = self.sacked.covered_in(at..start);
+            let gap = self.books.sacked.covered_in(at..start);
             assert_eq!(
                 gap,
                 start.saturating_since(at),
                 "hole in the scoreboard below {start:?}"
             );
             assert_eq!(
-                self.sacked.covered_in(start..record.end),
+                self.books.sacked.covered_in(start..record.end),
                 0,
                 "SACKed record {start:?}"
             );
@@ -49,7 +49,7 @@ impl Scoreboard {
                 );
             }
         }
-        let tail = self.sacked.covered_in(at..self.snd_nxt);
+        let tail = self.books.sacked.covered_in(at..self.snd_nxt);
         assert_eq!(
             tail,
             self.snd_nxt.saturating_since(at),
@@ -59,11 +59,16 @@ impl Scoreboard {
         assert_eq!(pipe, self.pipe, "pipe");
         assert_eq!(lost_bytes, self.lost_bytes, "lost bytes");
         assert_eq!(resent_bytes, self.resent_bytes, "resent bytes");
-        assert!(self.lost.iter().eq(lost), "set of lost records");
-        for known in self.recent.iter().filter(|known| known.end > self.snd_una) {
+        assert!(self.books.lost.iter().eq(lost), "set of lost records");
+        for known in self
+            .books
+            .recent
+            .iter()
+            .filter(|known| known.end > self.snd_una)
+        {
             let known = known.start.max(self.snd_una)..known.end;
             let len = known.end.saturating_since(known.start);
-            assert_eq!(self.sacked.covered_in(known), len, "recent block");
+            assert_eq!(self.books.sacked.covered_in(known), len, "recent block");
         }
     }
 }
