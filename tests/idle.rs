@@ -21,7 +21,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// A power of two: tables that grow by doubling are then at their largest for one connection more than fits.
 const CONNECTIONS: usize = 2_048;
 /// Bytes for a connection on one side, everything counted: state machine, tables, wakers, the socket itself.
-const MOST_PER_SIDE: usize = 2_304;
+const MOST_PER_SIDE: usize = 2_048;
 
 fn bytes_in_use() -> usize {
     let stats = ALLOCATOR.stats();

@@ -46,7 +46,7 @@ pub struct Cubic {
     /// Effective send MSS in bytes.
     mss: u64,
     /// The initial window in segments; also the window after idleness.
-    initial_segments: u64,
+    initial_segments: u32,
     window: Window,
     is_paced: bool,
     in_recovery: bool,
@@ -137,7 +137,8 @@ impl Cubic {
         let mss = params.mss.max(1);
         Self {
             mss,
-            initial_segments: params.initial_window.div_ceil(mss).max(1),
+            initial_segments: u32::try_from(params.initial_window.div_ceil(mss).max(1))
+                .unwrap_or(u32::MAX),
             window: Window {
                 cwnd: params.initial_window.max(mss),
                 ssthresh: u64::MAX,
@@ -382,7 +383,7 @@ impl CongestionController for Cubic {
         {
             if !self.is_paced {
                 before.ssthresh = before.ssthresh.max(before.cwnd);
-                let initial_window = initial_window(self.mss, self.initial_segments);
+                let initial_window = initial_window(self.mss, self.initial_segments.into());
                 let cwnd = event.unpaced_window(before.cwnd, initial_window);
                 before.cwnd = self.window.cwnd.max(cwnd);
                 before.credit = 0.0;
@@ -393,7 +394,7 @@ impl CongestionController for Cubic {
 
     fn on_idle_restart(&mut self, _event: &IdleRestart) {
         // RFC 5681 §4.1: the restart window is min(IW, cwnd).
-        let restart = initial_window(self.mss, self.initial_segments);
+        let restart = initial_window(self.mss, self.initial_segments.into());
         self.window.cwnd = self.window.cwnd.min(restart);
         self.window.epoch = None;
         self.window.credit = 0.0;
@@ -403,7 +404,7 @@ impl CongestionController for Cubic {
 
     fn on_window_unused(&mut self, _event: &WindowUnused) {
         // RFC 7661 §4.4.3
-        let initial_window = initial_window(self.mss, self.initial_segments);
+        let initial_window = initial_window(self.mss, self.initial_segments.into());
         let floor = initial_window.max(self.min_window());
         let window = &mut self.window;
         window.ssthresh = window.ssthresh.max(window.cwnd - window.cwnd / 4);

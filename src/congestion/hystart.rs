@@ -85,8 +85,8 @@ pub(super) struct HyStart {
     /// How many of them differ from the mean until then, and how many have not risen.
     unsteady_samples: u32,
     low_samples: u32,
-    /// The latest samples.
-    latest: [Nanos; N_RTT_SAMPLE as usize],
+    /// How many samples in a row have risen that much above the round trip before that a paced sender acts.
+    risen_samples: u16,
     /// The round ends when something is acknowledged that was sent after this much had been delivered.
     round_ends_at: u64,
     is_paced: bool,
@@ -104,7 +104,7 @@ impl HyStart {
             rtt_sum: Nanos::ZERO,
             unsteady_samples: 0,
             low_samples: 0,
-            latest: [Nanos::ZERO; N_RTT_SAMPLE as usize],
+            risen_samples: 0,
             round_ends_at: 0,
             is_paced,
             acts_early: is_paced,
@@ -169,6 +169,7 @@ impl HyStart {
         let mean = std::mem::take(&mut self.rtt_sum).get() / samples.max(1);
         let unsteady_samples = std::mem::take(&mut self.unsteady_samples);
         let low_samples = std::mem::take(&mut self.low_samples);
+        self.risen_samples = 0;
         let few = samples / FEW_DIVISOR;
         match &mut self.phase {
             Phase::Standard => {}
@@ -211,12 +212,19 @@ impl HyStart {
     }
 
     fn take_sample(&mut self, sample: Duration) {
-        if let Some(slot) = self
-            .latest
-            .get_mut((self.rtt_samples % N_RTT_SAMPLE) as usize)
-        {
-            *slot = sample.into();
-        }
+        // Deviation from RFC 9406 §4.2: a paced sender acts within the round trip and on half of the rise, because
+        // it causes no bursts that would have to be told from a queue.
+        let risen = self.last_round_min_rtt.map(|last| {
+            let rise = threshold(last.get());
+            let rise = if self.acts_early { rise / 2 } else { rise };
+            last.get().saturating_add(rise)
+        });
+        let has_risen = risen.is_some_and(|risen| sample >= risen);
+        self.risen_samples = if has_risen {
+            self.risen_samples.saturating_add(1)
+        } else {
+            0
+        };
         let current = self
             .current_round_min_rtt
             .map_or(sample, |current| current.get().min(sample));
@@ -231,17 +239,15 @@ impl HyStart {
         self.rtt_sum = self.rtt_sum.get().saturating_add(sample).into();
         self.rtt_samples = self.rtt_samples.saturating_add(1);
         let is_sampled = self.rtt_samples >= N_RTT_SAMPLE;
-        match (self.phase, self.last_round_min_rtt) {
-            (Phase::Standard, Some(last)) if is_sampled => {
-                let last = last.get();
-                let rise = threshold(last);
-                let rise = if self.acts_early { rise / 2 } else { rise };
-                let risen = Nanos::from(last.saturating_add(rise));
-                // Deviation from RFC 9406 §4.2: a paced sender acts within the round trip and on half of the rise,
-                // because it causes no bursts that would have to be told from a queue.
-                if self.acts_early && self.latest.iter().all(|latest| *latest >= risen) {
-                    self.phase = Phase::Held { risen, rounds: 0 };
-                } else if !self.acts_early && current >= risen.get() {
+        match (self.phase, risen) {
+            (Phase::Standard, Some(risen)) if is_sampled => {
+                let is_up = u32::from(self.risen_samples) >= N_RTT_SAMPLE;
+                if self.acts_early && is_up {
+                    self.phase = Phase::Held {
+                        risen: risen.into(),
+                        rounds: 0,
+                    };
+                } else if !self.acts_early && current >= risen {
                     self.phase = Phase::Conservative {
                         baseline: current.into(),
                         rounds: 0,

@@ -31,7 +31,7 @@ const TERSE: u64 = 256;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     /// A RST; the last thing that leaves.
-    pub(super) reset: Option<Reset>,
+    pub(super) reset: Option<Box<Reset>>,
     /// Whether a keepalive probe is due.
     pub(super) keepalive_due: bool,
     /// The window field of the newest segment without SYN.
@@ -185,7 +185,7 @@ impl Connection {
     ) -> Option<Transmit> {
         let Output { buf, pieces } = output;
         if let Some(reset) = self.outbox.reset.take() {
-            return self.emit_reset(now, reset, buf);
+            return self.emit_reset(now, *reset, buf);
         }
         match self.state {
             State::Closed => None,
@@ -227,11 +227,11 @@ impl Connection {
             Some(_) => Offset::FIRST,
             None => self.sender.snd_nxt(),
         };
-        self.outbox.reset = Some(Reset {
+        self.outbox.reset = Some(Box::new(Reset {
             seq: seq.narrow(self.iss),
             ack: Some(self.receiver.rcv_nxt().narrow(self.irs)),
             integrity,
-        });
+        }));
     }
 
     fn emit_reset(&mut self, now: Timestamp, reset: Reset, buf: &mut [u8]) -> Option<Transmit> {

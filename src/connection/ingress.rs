@@ -589,11 +589,11 @@ impl Connection {
     /// Answers an unacceptable acknowledgment during the handshake: <SEQ=SEG.ACK><CTL=RST>, with the
     /// integrity check that the segment itself carried.
     fn refuse(&mut self, segment: &Segment<'_>) {
-        self.outbox.reset = Some(Reset {
+        self.outbox.reset = Some(Box::new(Reset {
             seq: segment.header.ack,
             ack: None,
             integrity: segment.integrity().unwrap_or(Integrity::Sum),
-        });
+        }));
     }
 }
 

@@ -264,7 +264,7 @@ impl Endpoint {
             };
             let departure = Departure {
                 connection: Some(id),
-                remote: slot.remote,
+                remote: slot.remote(),
                 local_ip: slot.source_ip,
                 ecn: transmit.ecn,
                 len: transmit.len,

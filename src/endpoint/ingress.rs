@@ -272,7 +272,7 @@ impl Endpoint {
                 // Deviation from RFC 9293 §3.10.7.2: no reset while cookies are under way, because it may
                 // be later data of a peer whose ACK of a cookie was lost or found no room.
                 let opening = incoming.opening(listener);
-                let index = self.on_cookie(now, opening, incoming.segment)?;
+                let index = self.on_cookie(now, &opening, incoming.segment)?;
                 let slot = self.slots.get_mut(index)?;
                 slot.connection.note_mark(incoming.arrival.ecn);
                 slot.connection
@@ -300,7 +300,7 @@ impl Endpoint {
             after,
             ..incoming.opening(listener)
         };
-        self.on_syn(now, opening, incoming.segment, incoming.datagram.len())
+        self.on_syn(now, &opening, incoming.segment, incoming.datagram.len())
     }
 
     /// A segment that belongs to nobody.

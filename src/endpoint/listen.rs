@@ -127,7 +127,7 @@ impl Endpoint {
             if let Some(slot) = queued {
                 slot.handle = Handle::Held;
                 listener.queued -= 1;
-                return Some((id, slot.remote));
+                return Some((id, slot.remote()));
             }
         }
         None
@@ -138,7 +138,7 @@ impl Endpoint {
     pub(super) fn on_syn(
         &mut self,
         now: Timestamp,
-        opening: Opening,
+        opening: &Opening,
         segment: &Segment<'_>,
         len: usize,
     ) -> Option<usize> {
@@ -147,7 +147,7 @@ impl Endpoint {
         let is_full = listener.is_full();
         if is_full && opening.after.is_none() {
             listener.overflowed = Some(now);
-            self.send_cookie(now, &opening, segment);
+            self.send_cookie(now, opening, segment);
             return None;
         }
         // A cookie's number cannot be made to follow an earlier connection's: that peer has to come again.
@@ -174,10 +174,10 @@ impl Endpoint {
     pub(super) fn on_cookie(
         &mut self,
         now: Timestamp,
-        opening: Opening,
+        opening: &Opening,
         segment: &Segment<'_>,
     ) -> Option<usize> {
-        let Some((iss, negotiated)) = self.taste(now, &opening, segment) else {
+        let Some((iss, negotiated)) = self.taste(now, opening, segment) else {
             self.stats.dropped_no_connection += 1;
             return None;
         };

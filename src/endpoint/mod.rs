@@ -281,7 +281,7 @@ impl Endpoint {
 
     /// Returns the UDP address of the peer.
     pub fn remote_addr(&self, id: ConnectionId) -> Option<SocketAddr> {
-        self.held(id).map(|index| self.slots[index].remote)
+        self.held(id).map(|index| self.slots[index].remote())
     }
 
     /// Returns our own address, where the system has told it.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::demux::{Key, without_flow};
-use super::slot::{ConnectionId, EventSet, Handle, Origin, Slot};
+use super::slot::{AddressForm, ConnectionId, EventSet, Handle, Origin, Slot};
 use super::{Endpoint, Opening};
 use crate::config::Config;
 use crate::connection::{Connection, OpenParams};
@@ -81,7 +81,7 @@ impl Endpoint {
             config,
             after: self.time_wait.remove(&key),
         };
-        Ok(self.open(now, opening, Origin::Connect))
+        Ok(self.open(now, &opening, Origin::Connect))
     }
 
     /// Opens a connection to a peer that does the same, both from and to virtual port `port`; exactly one
@@ -133,7 +133,7 @@ impl Endpoint {
             config,
             after: self.time_wait.remove(&key),
         };
-        Ok(self.open(now, opening, Origin::Rendezvous))
+        Ok(self.open(now, &opening, Origin::Rendezvous))
     }
 
     /// Replaces the UDP address of a live connection's peer. The caller has made sure that the peer is
@@ -166,7 +166,7 @@ impl Endpoint {
         }
         let slot = &mut self.slots[index];
         slot.key = key;
-        slot.remote = remote;
+        slot.form = AddressForm::of(remote);
         Ok(())
     }
 
@@ -198,7 +198,7 @@ impl Endpoint {
     /// Puts a new connection into a slot. The caller has checked that its key is free.
     pub(super) fn install(
         &mut self,
-        opening: Opening,
+        opening: &Opening,
         connection: Connection,
         origin: Origin,
         handle: Handle,
@@ -212,7 +212,7 @@ impl Endpoint {
             key,
             origin,
             handle,
-            remote: opening.remote,
+            form: AddressForm::of(opening.remote),
             source_ip: opening.local_ip,
             local_ip: opening.local_ip,
             is_bound: true,
@@ -241,7 +241,7 @@ impl Endpoint {
     }
 
     /// Opens a connection for which there is room.
-    fn open(&mut self, now: Timestamp, opening: Opening, origin: Origin) -> ConnectionId {
+    fn open(&mut self, now: Timestamp, opening: &Opening, origin: Origin) -> ConnectionId {
         let params = self.open_params(now, &opening.key, opening.after);
         let connection = Connection::connect(now, Arc::clone(&opening.config), &params);
         let index = self.install(opening, connection, origin, Handle::Held);

@@ -1,6 +1,6 @@
 //! One connection's place in the endpoint: its identity, who holds it, and what is queued for it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use super::demux::Key;
 use super::stateless::AddressBudget;
@@ -56,6 +56,30 @@ pub(super) enum Handle {
     Released,
 }
 
+/// What turns a canonical address into the form that the socket takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AddressForm {
+    scope: u32,
+    /// Whether it is an IPv4 address for an IPv6 socket.
+    is_mapped: bool,
+}
+
+impl AddressForm {
+    /// Returns that of `remote`, which has no flow label.
+    pub(super) fn of(remote: SocketAddr) -> Self {
+        match remote {
+            SocketAddr::V4(_) => Self {
+                scope: 0,
+                is_mapped: false,
+            },
+            SocketAddr::V6(remote) => Self {
+                scope: remote.scope_id(),
+                is_mapped: remote.ip().to_ipv4_mapped().is_some(),
+            },
+        }
+    }
+}
+
 /// A connection and what the endpoint knows about it.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -64,8 +88,8 @@ pub(super) struct Slot {
     pub(super) key: Key,
     pub(super) origin: Origin,
     pub(super) handle: Handle,
-    /// Where segments go, in the form that the socket takes.
-    pub(super) remote: SocketAddr,
+    /// What the address where segments go has beside the key's.
+    pub(super) form: AddressForm,
     /// From where they must leave: the address that the peer connected to. `None`: the system chooses.
     pub(super) source_ip: Option<IpAddr>,
     /// Our address as the latest datagram named it.
@@ -92,6 +116,17 @@ impl Slot {
 
     pub(super) fn id(&self, slot: usize) -> ConnectionId {
         ConnectionId::new(slot, self.generation)
+    }
+
+    /// Returns where segments go, in the form that the socket takes.
+    pub(super) fn remote(&self) -> SocketAddr {
+        let AddressForm { scope, is_mapped } = self.form;
+        let port = self.key.udp_port;
+        match self.key.ip {
+            IpAddr::V4(ip) if !is_mapped => SocketAddr::new(ip.into(), port),
+            IpAddr::V4(ip) => SocketAddrV6::new(ip.to_ipv6_mapped(), port, 0, scope).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope).into(),
+        }
     }
 
     /// Returns how many black holes its path has shown since this was last asked.

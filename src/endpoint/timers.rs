@@ -10,7 +10,7 @@ use super::slot::ConnectionId;
 use crate::timestamp::Timestamp;
 
 /// Marks a slot without an entry in the heap.
-const ABSENT: usize = usize::MAX;
+const ABSENT: u32 = u32::MAX;
 /// Turns of gone connections that are not worth a sweep.
 const SWEEP_SLACK: usize = 32;
 
@@ -22,7 +22,8 @@ const SWEEP_SLACK: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct TimerQueue {
     heap: Vec<Entry>,
-    positions: Vec<usize>,
+    /// Half as large as a `usize`, for each connection has one.
+    positions: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +41,7 @@ impl TimerQueue {
     /// Sets, moves or removes the deadline of `slot`.
     pub(super) fn set(&mut self, slot: usize, deadline: Option<Timestamp>) {
         let position = self.positions.get(slot).copied().unwrap_or(ABSENT);
+        let index = position as usize;
         match deadline {
             Some(deadline) if position == ABSENT => {
                 if self.positions.len() <= slot {
@@ -49,16 +51,16 @@ impl TimerQueue {
                 self.sift_up(self.heap.len() - 1);
             }
             Some(deadline) => {
-                let earlier = deadline < self.heap[position].deadline;
-                self.heap[position].deadline = deadline;
+                let earlier = deadline < self.heap[index].deadline;
+                self.heap[index].deadline = deadline;
                 if earlier {
-                    self.sift_up(position);
+                    self.sift_up(index);
                 } else {
-                    self.sift_down(position);
+                    self.sift_down(index);
                 }
             }
             None if position == ABSENT => {}
-            None => self.remove_at(position),
+            None => self.remove_at(index),
         }
     }
 
@@ -114,20 +116,23 @@ impl TimerQueue {
 
     fn place(&mut self, position: usize, entry: Entry) {
         self.heap[position] = entry;
-        self.positions[entry.slot] = position;
+        // There is no memory for so many connections.
+        self.positions[entry.slot] = u32::try_from(position).unwrap_or(ABSENT);
     }
 
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub(super) fn get(&self, slot: usize) -> Option<Timestamp> {
         let position = self.positions.get(slot)?;
-        self.heap.get(*position).map(|entry| entry.deadline)
+        self.heap
+            .get(*position as usize)
+            .map(|entry| entry.deadline)
     }
 
     #[cfg(any(test, fuzzing, feature = "__internals"))]
     pub(super) fn check_invariants(&self) {
         for (position, entry) in self.heap.iter().enumerate() {
             assert_eq!(
-                self.positions[entry.slot], position,
+                self.positions[entry.slot] as usize, position,
                 "position of slot {}",
                 entry.slot
             );

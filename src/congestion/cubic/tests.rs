@@ -256,7 +256,7 @@ fn an_undo_restores_the_curve() {
 fn a_segment_size_that_changes_between_two_timeouts_leaves_them_to_be_undone() {
     let mut test = CubicTest::new(100);
     test.lose();
-    let before = test.cubic.window;
+    let before = test.cubic.window.clone();
     for consecutive in 1..=2 {
         let timeout = TimedOut::new(test.now, before.cwnd, consecutive);
         test.cubic.on_timeout(&timeout);
@@ -265,7 +265,7 @@ fn a_segment_size_that_changes_between_two_timeouts_leaves_them_to_be_undone() {
     assert_eq!(test.cwnd(), MSS / 2);
     test.cubic.on_undo(&Undo::new(test.now, 0));
     test.cubic.check_invariants();
-    let after = test.cubic.window;
+    let after = &test.cubic.window;
     assert_eq!((after.cwnd, after.ssthresh), (before.cwnd, before.ssthresh));
     assert!((after.w_max - 2.0 * before.w_max).abs() < 1e-9);
 }

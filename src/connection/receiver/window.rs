@@ -21,7 +21,7 @@ pub(super) struct Window {
     /// Bytes that may wait for the reader.
     capacity: u64,
     /// What that may grow to.
-    max_capacity: u64,
+    max_capacity: u32,
     /// Our receive shift (RFC 7323 §2.2): `Rcv.Wind.Shift`.
     shift: u8,
     /// First offset that is not accepted.
@@ -37,7 +37,8 @@ impl Window {
         let capacity = capacity as u64;
         Self {
             capacity,
-            max_capacity: max_capacity as u64,
+            // No window can be told that is larger (RFC 7323 §2.3).
+            max_capacity: u32::try_from(max_capacity).unwrap_or(u32::MAX),
             shift: 0,
             right_edge: Offset::FIRST + capacity.min(FIELD_MAX),
             is_advertised: false,
@@ -61,7 +62,7 @@ impl Window {
 
     /// Grows to `wanted` bytes, as far as is allowed. The right edge moves with the next advertisement.
     pub(super) fn grow_to(&mut self, wanted: u64) {
-        self.capacity = self.capacity.max(wanted.min(self.max_capacity));
+        self.capacity = self.capacity.max(wanted.min(self.max_capacity.into()));
     }
 
     pub(super) fn right_edge(&self) -> Offset {

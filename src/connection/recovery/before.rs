@@ -1,7 +1,18 @@
 //! The congestion controller until the handshake is done.
 
 use super::DEFAULT_MSS;
-use crate::congestion::{Acked, CongestionController, RecoveryEntered, TimedOut};
+use crate::congestion::{
+    Acked, CongestionControl, CongestionController, RecoveryEntered, TimedOut,
+};
+
+/// What makes the real one then.
+#[derive(Debug)]
+pub struct Factory {
+    /// Which it is to be.
+    pub control: CongestionControl,
+    /// The share of losses that BBR bears.
+    pub loss_threshold: f64,
+}
 
 /// Stands in until the handshake is done and the real controller is made: one segment.
 #[derive(Debug)]

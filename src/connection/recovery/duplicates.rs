@@ -13,15 +13,16 @@
 #[derive(Debug, Clone, Default)]
 pub struct Duplicates {
     count: u32,
-    /// Bytes above `snd_una` assumed to be with the peer; 0 where SACK says it exactly.
-    held: u64,
+    /// Bytes above `snd_una` assumed to be with the peer; 0 where SACK says it exactly. No window has more (RFC 7323
+    /// §2.3).
+    held: u32,
 }
 
 impl Duplicates {
     /// A duplicate ACK arrived that stands for `held` bytes.
     pub fn on_duplicate(&mut self, held: u64) {
         self.count = self.count.saturating_add(1);
-        self.held = self.held.saturating_add(held);
+        self.held = self.held.saturating_add(narrow(held));
     }
 
     /// `snd_una` moved outside of recovery, recovery ended, or the timer expired.
@@ -34,10 +35,8 @@ impl Duplicates {
     pub fn on_partial_ack(&mut self, acked: u64, outstanding: u64, mss: u64) {
         self.count = 0;
         let rest = outstanding.saturating_sub(mss);
-        self.held = self
-            .held
-            .saturating_sub(acked.saturating_sub(mss))
-            .min(rest);
+        let held = self.held().saturating_sub(acked.saturating_sub(mss));
+        self.held = narrow(held.min(rest));
     }
 
     /// Returns how many there were.
@@ -46,9 +45,13 @@ impl Duplicates {
     }
 
     /// Returns the bytes assumed to be with the peer.
-    pub const fn held(&self) -> u64 {
-        self.held
+    pub fn held(&self) -> u64 {
+        self.held.into()
     }
+}
+
+fn narrow(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! of originals, and, by step 1, not before what an earlier attempt covered is acknowledged.
 
 use crate::connection::Offset;
+use crate::connection::on_demand::{Blank, OnDemand};
 
 /// RFC 5682 §2.1, §3.1, step 2: segments of new data that stand in for retransmissions.
 const NEW_SEGMENTS: u64 = 2;
@@ -49,6 +50,13 @@ pub struct FrtoAck {
 #[derive(Debug, Clone)]
 pub struct Frto {
     is_enabled: bool,
+    /// Takes memory from the first timeout on.
+    examination: OnDemand<Examination>,
+}
+
+/// What is known of the latest timeout.
+#[derive(Debug, Clone)]
+struct Examination {
     step: Step,
     /// `RecoveryPoint`, `recover`: the highest offset sent when the first ACK came.
     recovery_point: Offset,
@@ -58,15 +66,32 @@ pub struct Frto {
     allowance: u64,
 }
 
+impl Examination {
+    const NONE: Self = Self {
+        step: Step::Idle,
+        recovery_point: Offset::ZERO,
+        resent: Offset::ZERO,
+        allowance: 0,
+    };
+}
+
+impl Blank for Examination {
+    fn new() -> Self {
+        Self::NONE
+    }
+
+    fn blank() -> &'static Self {
+        static BLANK: Examination = Examination::NONE;
+        &BLANK
+    }
+}
+
 impl Frto {
     /// Makes an idle one.
     pub const fn new(is_enabled: bool) -> Self {
         Self {
             is_enabled,
-            step: Step::Idle,
-            recovery_point: Offset::ZERO,
-            resent: Offset::ZERO,
-            allowance: 0,
+            examination: OnDemand::new(),
         }
     }
 
@@ -77,26 +102,26 @@ impl Frto {
             return;
         }
         // `recover` is a number that was sent, `recovery_point` the one after it.
-        if was_in_recovery || self.recovery_point > snd_una {
-            self.recovery_point = snd_nxt;
+        if was_in_recovery || self.examination.recovery_point > snd_una {
+            self.examination.recovery_point = snd_nxt;
         } else {
-            self.step = Step::First;
+            self.examination.step = Step::First;
         }
     }
 
     /// Steps 2 and 3. Returns whether the timeout was spurious.
     pub fn on_ack(&mut self, ack: &FrtoAck, mss: u64) -> bool {
-        let is_beyond = |offset: Offset| offset > self.recovery_point;
-        match self.step {
+        let is_beyond = |offset: Offset| offset > self.examination.recovery_point;
+        match self.examination.step {
             Step::First if ack.acked > 0 => {
-                self.recovery_point = ack.snd_nxt;
-                if ack.snd_una >= ack.snd_nxt || ack.snd_una < self.resent {
+                self.examination.recovery_point = ack.snd_nxt;
+                if ack.snd_una >= ack.snd_nxt || ack.snd_una < self.examination.resent {
                     // Step 2a
                     self.stop();
                 } else {
                     // Step 2b
-                    self.step = Step::Second;
-                    self.allowance = mss.saturating_mul(NEW_SEGMENTS);
+                    self.examination.step = Step::Second;
+                    self.examination.allowance = mss.saturating_mul(NEW_SEGMENTS);
                 }
             }
             // §2.1, step 2a. In §3.1, duplicate ACKs before the first that advances mean nothing.
@@ -108,7 +133,7 @@ impl Frto {
             Step::Second if ack.has_original => {
                 // Step 3b. RFC 5682 §2.1: `recover` becomes SND.UNA, so that the next timeout is examined too.
                 self.stop();
-                self.recovery_point = ack.snd_una;
+                self.examination.recovery_point = ack.snd_una;
                 return true;
             }
             Step::Second if ack.acked > 0 || ack.is_duplicate => self.stop(),
@@ -119,29 +144,33 @@ impl Frto {
 
     /// What was lost was sent again up to `end`.
     pub fn on_retransmitted(&mut self, end: Offset) {
-        if self.step == Step::First {
-            self.resent = self.resent.max(end);
+        if self.examination.step == Step::First {
+            self.examination.resent = self.examination.resent.max(end);
         }
     }
 
     /// Ends the examination; the timeout counts as real.
     pub fn stop(&mut self) {
-        self.step = Step::Idle;
-        self.allowance = 0;
+        if let Some(examination) = self.examination.existing() {
+            examination.step = Step::Idle;
+            examination.allowance = 0;
+        }
     }
 
     /// New data was sent.
     pub fn on_sent(&mut self, bytes: u64) {
-        self.allowance = self.allowance.saturating_sub(bytes);
+        if let Some(examination) = self.examination.existing() {
+            examination.allowance = examination.allowance.saturating_sub(bytes);
+        }
     }
 
     /// Says whether retransmissions wait for the second ACK.
     pub fn holds_retransmissions(&self) -> bool {
-        self.step == Step::Second
+        self.examination.step == Step::Second
     }
 
     /// Returns how many bytes of new data are to be sent in step 2, whatever the window says.
-    pub const fn allowance(&self) -> u64 {
-        self.allowance
+    pub fn allowance(&self) -> u64 {
+        self.examination.allowance
     }
 }

@@ -47,7 +47,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 pub use self::ack::{AckArrival, AckOutcome};
-use self::before::BeforeHandshake;
+use self::before::{BeforeHandshake, Factory};
 use self::counters::RecoveryCounters;
 use self::delivery_rate::RateEstimator;
 use self::duplicates::Duplicates;
@@ -66,7 +66,7 @@ use self::unanswered::Unanswered;
 use self::undo::Episode;
 use self::window_usage::WindowUsage;
 use crate::congestion::{
-    CongestionControl, CongestionController, ControllerParams, IdleRestart, Sent, initial_window,
+    CongestionController, ControllerParams, IdleRestart, Sent, initial_window,
 };
 use crate::connection::Offset;
 use crate::{Config, Timestamp};
@@ -103,13 +103,6 @@ pub struct RecoveryStart {
     pub peer_ack_delay: Option<Duration>,
     /// Where the controller's randomness comes from.
     pub seed: u64,
-}
-
-/// What makes a controller.
-#[derive(Debug)]
-struct Factory {
-    control: CongestionControl,
-    loss_threshold: f64,
 }
 
 /// Where loss recovery stands.

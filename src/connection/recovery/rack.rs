@@ -23,6 +23,7 @@ use super::rtt::RttEstimator;
 use super::scoreboard::{Piece, Scoreboard};
 use crate::Timestamp;
 use crate::connection::Offset;
+use crate::connection::on_demand::{Blank, OnDemand};
 use crate::timestamp::Nanos;
 
 /// RFC 8985 §6.2, step 4: recoveries without DSACK until the window shrinks again.
@@ -85,8 +86,8 @@ pub struct AckRound {
 /// - there is a deadline only if the head of the queue was overtaken.
 #[derive(Debug, Clone)]
 pub struct Rack {
-    queue: VecDeque<Transmission>,
-    newest: Option<Delivered>,
+    /// Released when nothing is outstanding and nothing waits to be sent.
+    flight: OnDemand<Flight>,
     /// `RACK.rtt`
     rtt: Nanos,
     /// `RACK.fack`
@@ -98,21 +99,45 @@ pub struct Rack {
     reo_wnd_mult: u32,
     /// `RACK.reo_wnd_persist`
     reo_wnd_persist: u8,
+}
+
+/// What there is to know of what is in flight.
+#[derive(Debug, Clone)]
+struct Flight {
+    queue: VecDeque<Transmission>,
+    newest: Option<Delivered>,
     deadline: Option<Timestamp>,
+}
+
+impl Flight {
+    const NONE: Self = Self {
+        queue: VecDeque::new(),
+        newest: None,
+        deadline: None,
+    };
+}
+
+impl Blank for Flight {
+    fn new() -> Self {
+        Self::NONE
+    }
+
+    fn blank() -> &'static Self {
+        static BLANK: Flight = Flight::NONE;
+        &BLANK
+    }
 }
 
 impl Default for Rack {
     fn default() -> Self {
         Self {
-            queue: VecDeque::new(),
-            newest: None,
+            flight: OnDemand::new(),
             rtt: Nanos::ZERO,
             fack: Offset::ZERO,
             is_reordering_seen: false,
             dsack_round: None,
             reo_wnd_mult: 1,
             reo_wnd_persist: PERSISTENCE,
-            deadline: None,
         }
     }
 }
@@ -120,7 +145,7 @@ impl Default for Rack {
 impl Rack {
     /// `range` was sent, new or again.
     pub fn on_sent(&mut self, snapshot: &SendSnapshot, range: Range<Offset>) {
-        self.queue.push_back(Transmission {
+        self.flight.queue.push_back(Transmission {
             number: snapshot.transmission,
             sent_at: snapshot.sent_at,
             range,
@@ -164,8 +189,8 @@ impl Rack {
 
     fn advance(&mut self, transmission: u64, end: Offset) {
         let is_later = |newest: Delivered| (newest.transmission, newest.end) < (transmission, end);
-        if self.newest.is_none_or(is_later) {
-            self.newest = Some(Delivered { transmission, end });
+        if self.flight.newest.is_none_or(is_later) {
+            self.flight.newest = Some(Delivered { transmission, end });
         }
     }
 
@@ -202,14 +227,16 @@ impl Rack {
 
     /// Nothing is in flight any more: all of it counts as lost, or was acknowledged.
     pub fn on_nothing_in_flight(&mut self) {
-        self.queue.clear();
-        self.deadline = None;
+        if let Some(flight) = self.flight.existing() {
+            flight.queue.clear();
+            flight.deadline = None;
+        }
     }
 
     /// Gives back the memory that is kept for what is to be sent next, if nothing is outstanding.
     pub fn release_memory(&mut self) {
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
+        if self.flight.queue.is_empty() {
+            self.flight.release();
         }
     }
 
@@ -222,13 +249,16 @@ impl Rack {
         scoreboard: &mut Scoreboard,
         visit: &mut impl FnMut(&Piece),
     ) {
-        self.deadline = None;
-        while let Some(head) = self.queue.front() {
+        let Some(flight) = self.flight.existing() else {
+            return;
+        };
+        flight.deadline = None;
+        while let Some(head) = flight.queue.front() {
             if head.sent_at + self.rtt.get() + reo_wnd > now {
                 break;
             }
             scoreboard.mark_transmission_lost(head.number, head.range.clone(), visit);
-            self.queue.pop_front();
+            flight.queue.pop_front();
         }
     }
 
@@ -262,19 +292,22 @@ impl Rack {
         scoreboard: &mut Scoreboard,
         visit: &mut impl FnMut(&Piece),
     ) {
-        self.deadline = None;
-        if scoreboard.flight_size() == 0 {
-            self.queue.clear();
-        }
-        let Some(newest) = self.newest else {
+        let Some(flight) = self.flight.existing() else {
             return;
         };
-        while let Some(head) = self.queue.front_mut() {
+        flight.deadline = None;
+        if scoreboard.flight_size() == 0 {
+            flight.queue.clear();
+        }
+        let Some(newest) = flight.newest else {
+            return;
+        };
+        while let Some(head) = flight.queue.front_mut() {
             if head.number > newest.transmission {
                 break;
             }
             let Some(start) = scoreboard.first_in_flight(head.number, head.range.clone()) else {
-                self.queue.pop_front();
+                flight.queue.pop_front();
                 continue;
             };
             head.range.start = start;
@@ -287,20 +320,20 @@ impl Rack {
             }
             let deadline = head.sent_at + self.rtt.get() + reo_wnd;
             if deadline > now {
-                self.deadline = Some(deadline);
+                flight.deadline = Some(deadline);
                 break;
             }
             let is_all = overtaken == head.range;
             scoreboard.mark_transmission_lost(head.number, overtaken, visit);
             if is_all {
-                self.queue.pop_front();
+                flight.queue.pop_front();
             }
         }
     }
 
     /// Returns when the reordering timer expires.
-    pub const fn deadline(&self) -> Option<Timestamp> {
-        self.deadline
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.flight.deadline
     }
 
     /// Says whether the path has reordered segments.

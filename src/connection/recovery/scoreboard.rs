@@ -49,12 +49,7 @@ pub struct Scoreboard {
     books: OnDemand<Books>,
     /// Octets in flight, each copy counted.
     pipe: u64,
-    lost_bytes: u64,
-    /// Octets in state `Retransmitted` or `Doubled`.
-    resent_bytes: u64,
     loss_frontier: Offset,
-    /// `HighRxt` (RFC 6675 §2), as the offset after it.
-    high_rxt: Offset,
     /// Segments of new data sent on the connection.
     segments: u64,
     /// Records looked at, to prove bounds on the work.
@@ -70,10 +65,7 @@ impl Scoreboard {
             snd_nxt: start,
             books: OnDemand::new(),
             pipe: 0,
-            lost_bytes: 0,
-            resent_bytes: 0,
             loss_frontier: start,
-            high_rxt: start,
             segments: 0,
             #[cfg(test)]
             touched: std::cell::Cell::new(0),
@@ -116,8 +108,8 @@ impl Scoreboard {
     }
 
     /// Says whether anything outstanding is lost or was sent again.
-    pub const fn is_disturbed(&self) -> bool {
-        self.lost_bytes > 0 || self.resent_bytes > 0
+    pub fn is_disturbed(&self) -> bool {
+        self.books.lost_bytes > 0 || self.books.resent_bytes > 0
     }
 
     /// Appends `snd_nxt..end`, sent as a run of `segments`.
@@ -142,11 +134,17 @@ impl Scoreboard {
     /// What of `range` is outstanding and not SACKed was sent again; returns its length.
     pub fn on_retransmitted(&mut self, range: Range<Offset>, snapshot: SendSnapshot) -> u64 {
         let range = self.clip(range);
-        self.high_rxt = self.high_rxt.max(range.end);
+        self.books.high_rxt = self.books.high_rxt.max(range.end);
         let mut bytes = 0;
         let mut next = self.cut(range.start);
         while let Some((start, place)) = self.within(next, range.end) {
-            let Books { records, lost, .. } = &mut *self.books;
+            let Books {
+                records,
+                lost,
+                lost_bytes,
+                resent_bytes,
+                ..
+            } = &mut *self.books;
             let record = &mut records[place];
             let end = record.end;
             let len = end.saturating_since(start);
@@ -156,13 +154,13 @@ impl Scoreboard {
             match record.state {
                 RecordState::Lost => {
                     lost.remove(start);
-                    self.lost_bytes -= len;
-                    self.resent_bytes += len;
+                    *lost_bytes -= len;
+                    *resent_bytes += len;
                     self.pipe += len;
                     record.state = RecordState::Retransmitted;
                 }
                 RecordState::Sent => {
-                    self.resent_bytes += len;
+                    *resent_bytes += len;
                     self.pipe += len;
                     record.state = RecordState::Doubled;
                 }
@@ -265,18 +263,19 @@ impl Scoreboard {
         let range = self.clip(range);
         let mut next = self.cut(range.start);
         while let Some((start, place)) = self.within(next, range.end) {
-            let record = &mut self.books.records[place];
+            let books = &mut *self.books;
+            let record = &mut books.records[place];
             let end = record.end;
             if record.is_in_flight(transmission) {
                 let piece = record.piece(start);
                 // The earlier copy of a doubled record is as late as this one or later.
                 self.pipe -= piece.len() * record.state.copies();
                 if record.state != RecordState::Sent {
-                    self.resent_bytes -= piece.len();
+                    books.resent_bytes -= piece.len();
                 }
                 record.state = RecordState::Lost;
-                self.books.lost.insert(start, place);
-                self.lost_bytes += piece.len();
+                books.lost.insert(start, place);
+                books.lost_bytes += piece.len();
                 visit(&piece);
             }
             next = self.following(end, range.end);
@@ -325,8 +324,8 @@ impl Scoreboard {
             }
         }
         self.pipe = 0;
-        self.resent_bytes = 0;
-        self.lost_bytes = self.unsacked();
+        self.books.resent_bytes = 0;
+        self.books.lost_bytes = self.unsacked();
     }
 
     /// What was marked lost and not sent again is in flight after all: it counts as carried by
@@ -340,9 +339,8 @@ impl Scoreboard {
                 record.snapshot.transmission = transmission;
             }
             lost.clear();
+            self.pipe += std::mem::take(&mut self.books.lost_bytes);
         }
-        self.pipe += self.lost_bytes;
-        self.lost_bytes = 0;
         self.loss_frontier = self.snd_una;
     }
 
@@ -384,7 +382,9 @@ impl Scoreboard {
 
     /// Recovery begins: nothing was retransmitted in this episode yet (RFC 6675 §5, step 3.1).
     pub fn reset_high_rxt(&mut self) {
-        self.high_rxt = self.snd_una;
+        if let Some(books) = self.books.existing() {
+            books.high_rxt = self.snd_una;
+        }
     }
 
     /// Returns the lowest lost range, at most `max` bytes (RFC 6675 §4, `NextSeg` rule 1).
@@ -410,7 +410,7 @@ impl Scoreboard {
     /// below something SACKed (RFC 6675 §4, `NextSeg` rule 3).
     pub fn next_hole(&self, max: u64) -> Option<Range<Offset>> {
         let highest = self.books.sacked.last()?.start;
-        let from = self.high_rxt.max(self.loss_frontier);
+        let from = self.books.high_rxt.max(self.loss_frontier);
         if from >= highest {
             return None;
         }
@@ -524,10 +524,10 @@ impl Scoreboard {
                 RecordState::Sent => {}
                 RecordState::Lost => {
                     self.books.lost.remove(start);
-                    self.lost_bytes -= piece.len();
+                    self.books.lost_bytes -= piece.len();
                 }
                 RecordState::Retransmitted | RecordState::Doubled => {
-                    self.resent_bytes -= piece.len();
+                    self.books.resent_bytes -= piece.len();
                 }
             }
             visit(&piece);
@@ -546,7 +546,7 @@ impl Scoreboard {
                 RecordState::Sent => {
                     record.state = RecordState::Lost;
                     self.books.lost.insert(start, place);
-                    self.lost_bytes += piece.len();
+                    self.books.lost_bytes += piece.len();
                 }
                 RecordState::Doubled => record.state = RecordState::Retransmitted,
                 RecordState::Lost | RecordState::Retransmitted => continue,

@@ -88,7 +88,9 @@ impl Recovery {
             let transmission = self.rate.on_sent(now, self.pipe(), false);
             self.scoreboard.unmark_lost(transmission.transmission);
             let all = self.snd_una()..self.snd_nxt();
-            if let Some(rack) = &mut self.rack {
+            if let Some(rack) = &mut self.rack
+                && !all.is_empty()
+            {
                 rack.on_sent(&transmission, all);
             }
             self.duplicates.reset();

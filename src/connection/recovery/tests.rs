@@ -15,7 +15,9 @@ mod window;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::congestion::{Acked, Lost, RecoveryEntered, RecoveryExited, TimedOut, Undo};
+use crate::congestion::{
+    Acked, CongestionControl, Lost, RecoveryEntered, RecoveryExited, TimedOut, Undo,
+};
 
 const MSS: u64 = 1_000;
 

@@ -67,7 +67,7 @@ pub struct Tlp {
     /// When the latest deadline would have been but for the bound on a tail in two flights.
     regular: Timestamp,
     is_due: bool,
-    probe: Option<Box<Probe>>,
+    probe: Option<Probe>,
 }
 
 impl Tlp {
@@ -137,11 +137,11 @@ impl Tlp {
     pub fn on_sent(&mut self, end: Offset, resent: Option<Offset>, flight_size: u64) -> bool {
         let is_probe = std::mem::take(&mut self.is_due);
         if is_probe {
-            self.probe = Some(Box::new(Probe {
+            self.probe = Some(Probe {
                 end,
                 resent,
                 flight_size,
-            }));
+            });
         }
         is_probe
     }
@@ -149,8 +149,7 @@ impl Tlp {
     /// Takes an ACK. If it shows that the probe repaired a loss, returns what had been outstanding when
     /// the probe was sent (RFC 8985 §7.4.2).
     pub fn on_ack(&mut self, ack: &ProbeAck<'_>) -> Option<u64> {
-        let probe = self.probe.as_deref().copied();
-        let probe = probe.filter(|probe| ack.ack >= probe.end)?;
+        let probe = self.probe.filter(|probe| ack.ack >= probe.end)?;
         let is_reported = ack
             .dsack
             .is_some_and(|range| Some(range.end) == probe.resent);

@@ -12,9 +12,9 @@ use crate::Timestamp;
 /// New data that earlier ACKs of the present batch have allowed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unanswered {
-    bytes: u64,
+    bytes: u32,
     /// Of these, what limited transmit allowed beyond the window.
-    beyond: u64,
+    beyond: u32,
     /// The time of the batch: afterwards it was answered, or something else held the data back.
     at: Timestamp,
 }
@@ -22,18 +22,18 @@ pub struct Unanswered {
 impl Unanswered {
     /// Returns its bytes.
     pub fn bytes(&self, now: Timestamp) -> u64 {
-        if self.at == now { self.bytes } else { 0 }
+        if self.at == now { self.bytes.into() } else { 0 }
     }
 
     /// Returns its bytes without those of limited transmit.
     pub fn within_window(&self, now: Timestamp) -> u64 {
-        self.bytes(now).saturating_sub(self.beyond)
+        self.bytes(now).saturating_sub(self.beyond.into())
     }
 
     /// New data was sent; returns how much of it had been allowed before.
     pub fn on_sent(&mut self, now: Timestamp, bytes: u64) -> u64 {
         let sent = self.bytes(now).min(bytes);
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.bytes = self.bytes.saturating_sub(narrow(bytes));
         sent
     }
 }
@@ -57,9 +57,14 @@ impl Recovery {
         };
         let room = self.cwnd().saturating_sub(self.flight_size());
         self.unanswered = Unanswered {
-            bytes: allowed,
-            beyond: allowed.saturating_sub(room),
+            bytes: narrow(allowed),
+            beyond: narrow(allowed.saturating_sub(room)),
             at: now,
         };
     }
+}
+
+/// No window has more (RFC 7323 §2.3).
+fn narrow(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }

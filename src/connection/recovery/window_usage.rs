@@ -34,7 +34,7 @@ const MAX_HALVINGS: u32 = 64;
 #[derive(Debug, Clone, Default)]
 pub struct WindowUsage {
     /// The present round's, which ends when `round_end` is acknowledged.
-    max_in_flight: u64,
+    max_in_flight: u32,
     was_full: bool,
     round_end: Offset,
     pipe_ack: PipeAck,
@@ -44,7 +44,7 @@ pub struct WindowUsage {
     unused_since: Option<Timestamp>,
     /// What was used, the larger of pipeACK and the flight size, when a loss ended a non-validated phase;
     /// until its recovery is over.
-    used_at_loss: Option<u64>,
+    used_at_loss: Option<Box<u64>>,
 }
 
 /// The largest of the samples of the last sampling period: the best one, the best one since, and the best
@@ -113,10 +113,11 @@ impl WindowUsage {
         mss: u64,
     ) {
         let is_full = in_flight.saturating_add(mss) > cwnd;
-        let is_more = !self.was_full && in_flight > self.max_in_flight;
+        let is_more = !self.was_full && in_flight > self.max_in_flight.into();
         if snd_una >= self.round_end || is_full || is_more {
             self.was_full = is_full;
-            self.max_in_flight = in_flight;
+            // No window has more (RFC 7323 §2.3).
+            self.max_in_flight = u32::try_from(in_flight).unwrap_or(u32::MAX);
             self.round_end = snd_nxt;
         }
         // A sample is all that is outstanding when its first byte is acknowledged.
@@ -150,7 +151,7 @@ impl WindowUsage {
 
     /// What was used lately: pipeACK, or while that is undefined what was sent.
     fn used(&self) -> u64 {
-        self.pipe_ack.value().unwrap_or(self.max_in_flight)
+        self.pipe_ack.value().unwrap_or(self.max_in_flight.into())
     }
 
     /// Notes the phase in which a window of `cwnd` is.
@@ -192,7 +193,7 @@ impl WindowUsage {
         };
         // RFC 7661 §4.4.1: cwnd = max(pipeACK, LossFlightSize) / 2
         let used = pipe_ack.max(flight_size).min(cwnd);
-        self.used_at_loss = Some(used);
+        self.used_at_loss = Some(Box::new(used));
         used
     }
 
@@ -201,7 +202,7 @@ impl WindowUsage {
     pub fn on_recovery_exited(&mut self, resent: u64) -> u64 {
         self.begin_anew();
         // R in (max(pipeACK, LossFlightSize) - R) / 2.
-        self.used_at_loss.take().map_or(0, |used| used.min(resent))
+        self.used_at_loss.take().map_or(0, |used| resent.min(*used))
     }
 
     /// The retransmission timer expired, which ends the non-validated phase (RFC 7661 §4.4).

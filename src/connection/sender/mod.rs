@@ -24,7 +24,7 @@ use crate::{Config, Timestamp};
 
 /// Bytes that wait to be sent for the first time where buffers are tuned: they stay in a core's cache. On loopback,
 /// bytes that waited in a buffer of 26 MB cost twice the processor time.
-const OWN_LOWAT: usize = 512 * 1024;
+const OWN_LOWAT: u32 = 512 * 1024;
 
 /// Why nothing new goes out although something is waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,9 +53,9 @@ pub enum Blocked {
 pub struct Sender {
     buffer: SendBuffer,
     /// Most bytes that may wait to be sent for the first time, but for one segment.
-    notsent_lowat: Option<usize>,
-    /// What takes its place where the application has set none.
-    own_lowat: Option<usize>,
+    notsent_lowat: Option<u32>,
+    /// Whether there is such a limit of our own where the application has set none.
+    has_own_lowat: bool,
     recovery: Recovery,
     window: SendWindow,
     persist: Persist,
@@ -86,7 +86,7 @@ pub struct Sender {
     /// Silence before does not count for the user timeout: the peer's window was closed, and it had
     /// answered.
     excused_until: Timestamp,
-    zero_window_probes: u64,
+    zero_window_probes: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +102,8 @@ impl Sender {
     pub fn new(config: &Config) -> Self {
         Self {
             buffer: SendBuffer::new(config.initial_send_buffer(), config.send_buffer),
-            notsent_lowat: config.notsent_lowat,
-            own_lowat: config.buffer_tuning.then_some(OWN_LOWAT),
+            notsent_lowat: config.notsent_lowat.map(narrow),
+            has_own_lowat: config.buffer_tuning,
             recovery: Recovery::new(config),
             window: SendWindow::new(),
             persist: Persist::default(),
@@ -245,7 +245,7 @@ impl Sender {
 
     /// Returns how many zero-window probes were sent.
     pub fn zero_window_probes(&self) -> u64 {
-        self.zero_window_probes
+        self.zero_window_probes.into()
     }
 
     /// Returns the number of bytes written and not acknowledged.
@@ -293,22 +293,29 @@ impl Sender {
 
     /// Limits the bytes that may wait to be sent for the first time; `None` leaves it to the buffer.
     pub fn set_notsent_lowat(&mut self, limit: Option<usize>) {
-        self.notsent_lowat = limit;
+        self.notsent_lowat = limit.map(narrow);
     }
 
     /// Returns that limit.
     pub fn notsent_lowat(&self) -> Option<usize> {
-        self.notsent_lowat
+        let limit = self.notsent_lowat?;
+        Some(usize::try_from(limit).unwrap_or(usize::MAX))
     }
 
     /// Bytes that the limit on what is not sent still takes.
     fn unsent_room(&self) -> usize {
-        let Some(limit) = self.notsent_lowat.or(self.own_lowat) else {
+        let Some(limit) = self.lowat() else {
             return usize::MAX;
         };
         // Less than a segment would wait for Nagle's algorithm, and that for the rest of it.
-        let limit = (limit as u64).max(self.mss);
+        let limit = u64::from(limit).max(self.mss);
         usize::try_from(limit.saturating_sub(self.unsent())).unwrap_or(usize::MAX)
+    }
+
+    /// The limit on what is not sent, in bytes.
+    fn lowat(&self) -> Option<u32> {
+        let own = self.has_own_lowat.then_some(OWN_LOWAT);
+        self.notsent_lowat.or(own)
     }
 
     /// Lets everything written so far go out whatever Nagle's algorithm says.
@@ -361,8 +368,8 @@ impl Sender {
         let (room, capacity) = (self.buffer.room(), self.buffer.capacity());
         let runs_dry = self.unsent() <= room as u64;
         let has_room = room >= capacity / if runs_dry { 8 } else { 3 };
-        let may_queue = self.notsent_lowat.or(self.own_lowat).is_none_or(|limit| {
-            let limit = (limit as u64).max(self.mss);
+        let may_queue = self.lowat().is_none_or(|limit| {
+            let limit = u64::from(limit).max(self.mss);
             self.unsent() <= limit / 2
         });
         let wake = has_room && may_queue;
@@ -589,4 +596,9 @@ impl Sender {
             );
         }
     }
+}
+
+/// No buffer holds more.
+fn narrow(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
 }

@@ -131,69 +131,57 @@ pub fn verdict(demand: &Demand) -> Verdict {
 /// The interval starts at the RTO and doubles up to the largest RTO, or up to what is left of the caller's
 /// patience. It never gives up while the peer answers; unanswered probes are counted, and silence is
 /// timed, for the caller to judge.
-#[derive(Debug, Clone, Copy, Default)]
-pub enum Persist {
-    /// The window is open, or nothing waits for it.
-    #[default]
-    Off,
-    /// The window is closed.
-    On {
-        /// When the next probe is due.
-        deadline: Timestamp,
-        /// Probes sent since the window closed: the exponent of the back-off.
-        probes: u32,
-        /// Probes sent since the peer was last heard.
-        unanswered: u32,
-        /// Since when the peer has not been heard, or since the window closed; but an interval that had to
-        /// be longer than the patience counts for no more than that.
-        silent_since: Timestamp,
-    },
+///
+/// It is off while the window is open or nothing waits for it.
+#[derive(Debug, Clone, Default)]
+pub struct Persist(Option<Box<Waiting>>);
+
+/// The window is closed.
+#[derive(Debug, Clone)]
+struct Waiting {
+    /// When the next probe is due.
+    deadline: Timestamp,
+    /// Probes sent since the window closed: the exponent of the back-off.
+    probes: u32,
+    /// Probes sent since the peer was last heard.
+    unanswered: u32,
+    /// Since when the peer has not been heard, or since the window closed; but an interval that had to
+    /// be longer than the patience counts for no more than that.
+    silent_since: Timestamp,
 }
 
 impl Persist {
     /// Starts the timer if it is off.
     pub fn start(&mut self, now: Timestamp, rto: Duration) {
-        if matches!(self, Self::Off) {
-            *self = Self::On {
+        self.0.get_or_insert_with(|| {
+            Box::new(Waiting {
                 deadline: now + rto,
                 probes: 0,
                 unanswered: 0,
                 silent_since: now,
-            };
-        }
+            })
+        });
     }
 
     /// Stops the timer.
     pub fn stop(&mut self) {
-        *self = Self::Off;
+        self.0 = None;
     }
 
     /// Returns when the next probe is due.
     pub fn deadline(&self) -> Option<Timestamp> {
-        match self {
-            Self::Off => None,
-            Self::On { deadline, .. } => Some(*deadline),
-        }
+        self.0.as_ref().map(|waiting| waiting.deadline)
     }
 
     /// Returns since when probes have gone unanswered; `None` while none has.
     pub fn silent_since(&self) -> Option<Timestamp> {
-        match self {
-            Self::On {
-                unanswered: 1..,
-                silent_since,
-                ..
-            } => Some(*silent_since),
-            Self::On { .. } | Self::Off => None,
-        }
+        let waiting = self.0.as_ref().filter(|waiting| waiting.unanswered > 0)?;
+        Some(waiting.silent_since)
     }
 
     /// Returns the number of probes sent since the peer was last heard.
     pub fn unanswered(&self) -> u32 {
-        match self {
-            Self::Off => 0,
-            Self::On { unanswered, .. } => *unanswered,
-        }
+        self.0.as_ref().map_or(0, |waiting| waiting.unanswered)
     }
 
     /// A probe was sent: sets the next one's time. `patience` bounds the interval, but for the RTO.
@@ -204,36 +192,26 @@ impl Persist {
         max_rto: Duration,
         patience: Option<Duration>,
     ) {
-        if let Self::On {
-            deadline,
-            probes,
-            unanswered,
-            silent_since,
-        } = self
-        {
-            if *unanswered == 0 {
-                let silence = now.saturating_since(*silent_since);
-                let excess = silence.saturating_sub(patience.unwrap_or_default());
-                *silent_since = *silent_since + excess;
-            }
-            *probes = probes.saturating_add(1);
-            *unanswered = unanswered.saturating_add(1);
-            let factor = 1_u32 << (*probes).min(16);
-            let longest = patience.map_or(max_rto, |patience| patience.max(rto).min(max_rto));
-            *deadline = now + rto.saturating_mul(factor).min(longest);
+        let Some(waiting) = &mut self.0 else {
+            return;
+        };
+        if waiting.unanswered == 0 {
+            let silence = now.saturating_since(waiting.silent_since);
+            let excess = silence.saturating_sub(patience.unwrap_or_default());
+            waiting.silent_since = waiting.silent_since + excess;
         }
+        waiting.probes = waiting.probes.saturating_add(1);
+        waiting.unanswered = waiting.unanswered.saturating_add(1);
+        let factor = 1_u32 << waiting.probes.min(16);
+        let longest = patience.map_or(max_rto, |patience| patience.max(rto).min(max_rto));
+        waiting.deadline = now + rto.saturating_mul(factor).min(longest);
     }
 
     /// The peer was heard.
     pub fn on_heard(&mut self, now: Timestamp) {
-        if let Self::On {
-            unanswered,
-            silent_since,
-            ..
-        } = self
-        {
-            *unanswered = 0;
-            *silent_since = now;
+        if let Some(waiting) = &mut self.0 {
+            waiting.unanswered = 0;
+            waiting.silent_since = now;
         }
     }
 }

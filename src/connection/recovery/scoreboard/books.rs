@@ -24,25 +24,35 @@ pub(super) struct Books {
     pub(super) lost: OffsetMap<usize>,
     /// What the last ACKs' blocks have become, the newest first: the next ACK names most of them again.
     pub(super) recent: [Range<Offset>; RECENT],
+    pub(super) lost_bytes: u64,
+    /// Octets in state `Retransmitted` or `Doubled`.
+    pub(super) resent_bytes: u64,
+    /// `HighRxt` (RFC 6675 §2), as the offset after it.
+    pub(super) high_rxt: Offset,
 }
 
 impl Books {
-    const EMPTY: Self = Self {
-        records: Slab::new(),
-        places: OffsetMap::new(),
-        sacked: RangeSet::new(),
-        lost: OffsetMap::new(),
-        recent: [const { Offset::ZERO..Offset::ZERO }; RECENT],
-    };
+    const fn empty() -> Self {
+        Self {
+            records: Slab::new(),
+            places: OffsetMap::new(),
+            sacked: RangeSet::new(),
+            lost: OffsetMap::new(),
+            recent: [const { Offset::ZERO..Offset::ZERO }; RECENT],
+            lost_bytes: 0,
+            resent_bytes: 0,
+            high_rxt: Offset::ZERO,
+        }
+    }
 }
 
 impl Blank for Books {
     fn new() -> Self {
-        Self::EMPTY
+        Self::empty()
     }
 
     fn blank() -> &'static Self {
-        static BLANK: Books = Books::EMPTY;
+        static BLANK: Books = Books::empty();
         &BLANK
     }
 }

@@ -57,8 +57,8 @@ impl Scoreboard {
         );
         assert_eq!(unsacked, self.unsacked(), "unsacked");
         assert_eq!(pipe, self.pipe, "pipe");
-        assert_eq!(lost_bytes, self.lost_bytes, "lost bytes");
-        assert_eq!(resent_bytes, self.resent_bytes, "resent bytes");
+        assert_eq!(lost_bytes, self.books.lost_bytes, "lost bytes");
+        assert_eq!(resent_bytes, self.books.resent_bytes, "resent bytes");
         assert!(self.books.lost.iter().eq(lost), "set of lost records");
         for known in self
             .books
