@@ -43,7 +43,7 @@ pub(super) struct Tuning {
     began: Option<Timestamp>,
     /// Bytes consumed since then.
     consumed: u64,
-    /// Most bytes consumed in one round.
+    /// Most bytes consumed in one round, as far as the window has followed.
     most: u64,
 }
 
@@ -94,7 +94,14 @@ impl Tuning {
         if consumed <= self.most {
             return None;
         }
-        let before = std::mem::replace(&mut self.most, consumed);
+        let is_near = self.rtt.is_some_and(|rtt| rtt.get() < NEAR);
+        // What the window for it does not follow must not count when the path grows longer.
+        let counted = if is_near {
+            consumed.min((NEAR_WINDOW / 2).max(self.most))
+        } else {
+            consumed
+        };
+        let before = std::mem::replace(&mut self.most, counted);
         let room = consumed
             .saturating_mul(2)
             .saturating_add(segment_size.saturating_mul(SPARE_SEGMENTS));
@@ -103,7 +110,6 @@ impl Tuning {
             / u128::from(before.max(1));
         let growth = u64::try_from(growth).unwrap_or(u64::MAX);
         let wanted = room.saturating_add(growth.saturating_mul(2));
-        let is_near = self.rtt.is_some_and(|rtt| rtt.get() < NEAR);
         Some(if is_near {
             wanted.min(NEAR_WINDOW)
         } else {
@@ -165,6 +171,20 @@ mod tests {
             let wanted = tuning.on_consumed(at(10), 20_000_000, CAPACITY, 1_000);
             assert_eq!(wanted.map(|wanted| wanted.min(46_732_800)), Some(most));
         }
+    }
+
+    #[test]
+    fn a_sender_that_is_near_no_more_gets_the_window_of_its_new_path() {
+        let mut tuning = Tuning::new();
+        tuning.on_rtt_sample(Duration::from_millis(1));
+        for round in 1..=10 {
+            let wanted = tuning.on_consumed(at(10 * round), 12_000_000, NEAR_WINDOW, 1_000);
+            assert!(wanted.is_none_or(|wanted| wanted == NEAR_WINDOW));
+        }
+        // All that the window lets through there.
+        tuning.on_rtt_sample(Duration::from_millis(50));
+        let wanted = tuning.on_consumed(at(150), NEAR_WINDOW, NEAR_WINDOW, 1_000);
+        assert!(wanted >= Some(2 * NEAR_WINDOW), "{wanted:?}");
     }
 
     #[test]
