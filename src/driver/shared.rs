@@ -334,7 +334,7 @@ impl Shared {
             .transmitter
             .take_turn(|transmitter| transmitter.pending.is_none());
         let is_sent = turn.is_some_and(|turn| turn.outcome && !turn.is_asked);
-        is_sent && self.inspect(|core| core.endpoint.is_idle())
+        is_sent && self.inspect(|core| core.endpoint.is_idle() && !core.endpoint.has_transmit())
     }
 
     /// Waits until no connection is left but those in TIME-WAIT.

@@ -250,7 +250,15 @@ impl DatagramTransport for UdpTransport {
                     return Poll::Ready(outcome);
                 }
             }
-            ready!(self.ready.poll_room(cx))?;
+            match self.ready.poll_room(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    // No descriptor to wait with, perhaps: what is to be sent is not lost for that.
+                    tracing::debug!(%error, "cannot wait for room");
+                    break;
+                }
+                Poll::Pending => return Poll::Pending,
+            }
         }
         let mut retry = Box::pin(tokio::time::sleep(RETRY_DELAY));
         if retry.as_mut().poll(cx).is_ready() {

@@ -209,6 +209,11 @@ impl Recovery {
         }
     }
 
+    /// Says whether that is known.
+    pub fn has_sent_all(&self) -> bool {
+        self.has_sent_all
+    }
+
     /// Everything that was written is sent: what is outstanding is a tail, until more is written.
     pub fn on_all_sent(&mut self, now: Timestamp) {
         if !std::mem::replace(&mut self.has_sent_all, true) {

@@ -500,12 +500,14 @@ impl Sender {
         self.snd_nxt() < self.buffer.end() + u64::from(self.is_finished)
     }
 
-    /// Whether anything is not acknowledged or was never sent, or something was held back.
+    /// Whether anything is not acknowledged or was never sent, something was held back, or [`plan`](Self::plan) did
+    /// not find out yet that there is no more.
     pub fn has_business(&self) -> bool {
         self.has_unsent()
             || self.snd_una() < self.snd_nxt()
             || self.blocked != Blocked::No
             || self.persist.deadline().is_some()
+            || !self.recovery.has_sent_all()
     }
 
     /// Copies the payload of `range` into `out`; the FIN's number carries no byte.
