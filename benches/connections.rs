@@ -25,7 +25,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reliable_udp::internals;
-use reliable_udp::{Config, Endpoint, ReliableUdpListener, ReliableUdpSocket, Timestamp};
+use reliable_udp::{
+    Config, ConnectionStats, Endpoint, ReliableUdpListener, ReliableUdpSocket, Timestamp,
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -398,11 +400,15 @@ async fn transfer(count: usize, length: Duration) -> io::Result<Vec<f64>> {
     let (client, server, listener) = endpoints(&Config::default()).await?;
     let pairs = connections(&client, &listener, server.local_addr()?, count).await?;
     let (mut writers, mut readers) = (JoinSet::new(), JoinSet::new());
-    let started = Instant::now();
+    let (cpu, started) = (cpu_time()?, Instant::now());
     for (mut one, mut other) in pairs {
         writers.spawn(async move {
             let piece = vec![7; 64 * 1024];
-            while one.write_all(&piece).await.is_ok() {}
+            let until = tokio::time::Instant::now() + length;
+            while let Ok(written) = tokio::time::timeout_at(until, one.write_all(&piece)).await {
+                written?;
+            }
+            Ok::<_, io::Error>(one)
         });
         readers.spawn(async move {
             let mut piece = vec![0; 64 * 1024];
@@ -417,6 +423,8 @@ async fn transfer(count: usize, length: Duration) -> io::Result<Vec<f64>> {
             Ok::<_, io::Error>((received, other))
         });
     }
+    let watched = server.clone();
+    let watching = env::var_os("VERBOSE").map(|_| tokio::spawn(watch(watched)));
     let mut goodputs = Vec::new();
     let mut open = Vec::new();
     while let Some(reader) = readers.join_next().await {
@@ -424,8 +432,76 @@ async fn transfer(count: usize, length: Duration) -> io::Result<Vec<f64>> {
         goodputs.push(received as f64 * 8.0 / started.elapsed().as_secs_f64() / 1e9);
         open.push(other);
     }
-    writers.abort_all();
+    if let Some(watching) = watching {
+        watching.abort();
+    }
+    let mut seen = Vec::new();
+    let mut held = Vec::new();
+    while let Some(writer) = writers.join_next().await {
+        let one = writer??;
+        seen.push(one.stats());
+        held.push(one);
+    }
+    if env::var_os("VERBOSE").is_some() {
+        let cpu = (cpu_time()? - cpu).as_secs_f64() / started.elapsed().as_secs_f64();
+        println!("{count} connections: {cpu:.2} processors busy");
+        println!("client: {:?}", client.stats());
+        println!("server: {:?}", server.stats());
+        show(&seen);
+    }
     Ok(goodputs)
+}
+
+/// Prints what arrives at an endpoint, and what its socket drops.
+async fn watch(endpoint: Endpoint) {
+    let (mut latest, mut at) = (endpoint.stats(), Instant::now());
+    loop {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let stats = endpoint.stats();
+        println!(
+            "{:.2} Gbit/s arrive, {} datagrams, {} dropped",
+            (stats.bytes_received - latest.bytes_received) as f64 * 8.0
+                / at.elapsed().as_secs_f64()
+                / 1e9,
+            stats.datagrams_received - latest.datagrams_received,
+            stats.transport.kernel_drops - latest.transport.kernel_drops,
+        );
+        (latest, at) = (stats, Instant::now());
+    }
+}
+
+/// What the sending sides have counted.
+fn show(seen: &[ConnectionStats]) {
+    let sum = |count: fn(&ConnectionStats) -> u64| seen.iter().map(count).sum::<u64>();
+    let middle = |value: fn(&ConnectionStats) -> u64| {
+        let mut values: Vec<u64> = seen.iter().map(value).collect();
+        values.sort_unstable();
+        [0, values.len() / 2, values.len() - 1].map(|index| values[index])
+    };
+    println!(
+        "segments {}, retransmitted {}, lost {}, timeouts {}, tail probes {}, window probes {}",
+        sum(|stats| stats.segments_sent),
+        sum(|stats| stats.segments_retransmitted),
+        sum(|stats| stats.segments_lost),
+        sum(|stats| stats.rto_count),
+        sum(|stats| stats.tlp_count),
+        sum(|stats| stats.zero_window_probes),
+    );
+    println!(
+        "least, median and most: cwnd {:?}, peer's window {:?}, datagram {:?}, srtt in µs {:?}",
+        middle(|stats| stats.cwnd),
+        middle(|stats| stats.snd_wnd),
+        middle(|stats| stats.datagram_size as u64),
+        middle(|stats| stats.srtt.map_or(0, |srtt| srtt.as_micros() as u64)),
+    );
+    println!(
+        "ms limited by: cwnd {:?}, peer's window {:?}, send buffer {:?}, application {:?}, pacing {:?}",
+        middle(|stats| stats.cwnd_limited_time.as_millis() as u64),
+        middle(|stats| stats.rwnd_limited_time.as_millis() as u64),
+        middle(|stats| stats.send_buffer_limited_time.as_millis() as u64),
+        middle(|stats| stats.app_limited_time.as_millis() as u64),
+        middle(|stats| stats.pacing_limited_time.as_millis() as u64),
+    );
 }
 
 /// User and system time of this process so far.
