@@ -1,7 +1,7 @@
 //! The scoreboard: what was sent and is not acknowledged, and what is known about it (RFC 6675 §3).
 //!
 //! Records are byte ranges, one per run of segments of one send, split on demand. They hold only what
-//! is neither acknowledged nor SACKed, and are found by their offset ([`OffsetMap`]), so that an ACK costs
+//! is neither acknowledged nor SACKed, and are found by their offset (`OffsetMap`), so that an ACK costs
 //! a few searches plus the records that it newly covers, however large the window is. Which records are lost is found by a boundary that only rises
 //! (`loss_frontier`), never by scanning; which one goes out next is the first of an ordered set.
 //!
