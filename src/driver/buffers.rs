@@ -125,8 +125,15 @@ impl Buffers {
     /// Gives back what the latest turns had no need of; to be called when the batch was dropped.
     pub(super) fn refill(&mut self) {
         let needed = self.needed.div_ceil(PATIENCE);
-        self.ready.truncate(needed.max(MIN_BATCH));
         self.spare.keep(needed.min(MAX_SPARE));
+        for mut buffer in self
+            .ready
+            .drain(needed.max(MIN_BATCH).min(self.ready.len())..)
+        {
+            if !buffer.storage_mut().is_empty() {
+                self.spare.put(buffer.into_storage());
+            }
+        }
     }
 }
 
