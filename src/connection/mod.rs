@@ -62,7 +62,6 @@ use self::receiver::{Receiver, ReceiverParams};
 #[cfg(any(fuzzing, feature = "__internals"))]
 pub use self::recovery::{AckArrival, AckOutcome, Recovery, RecoveryStart};
 pub use self::run::{MAX_SLICES, Walk};
-pub use self::sender::ChunkPool;
 use self::sender::{Blocked, Sender};
 pub use self::state::State;
 use self::teardown::Ending;
@@ -515,11 +514,6 @@ impl Connection {
     /// Pushes out what Nagle's algorithm holds back; does not wait for anything.
     pub fn flush(&mut self, _now: Timestamp) {
         self.sender.flush();
-    }
-
-    /// Shares the memory of an empty send buffer with other connections.
-    pub fn set_chunk_pool(&mut self, pool: &Arc<ChunkPool>) {
-        self.sender.set_pool(pool);
     }
 
     /// Turns Nagle's algorithm off or on; turning it off pushes out what it holds back.

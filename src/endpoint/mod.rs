@@ -61,7 +61,7 @@ use self::stateless::{Outbox, RateLimit};
 use self::time_wait::TimeWaitTable;
 use self::timers::{ReadyQueue, TimerQueue};
 use crate::config::Config;
-use crate::connection::{ChunkPool, Connection, Event, State};
+use crate::connection::{Connection, Event, State};
 pub use crate::ecn::Ecn;
 use crate::error::ConnectionError;
 use crate::stats::EndpointStats;
@@ -153,8 +153,6 @@ pub struct Endpoint {
     ready: ReadyQueue,
     outbox: Outbox,
     overhang: Overhang,
-    /// Memory of send buffers that ran empty.
-    chunks: Arc<ChunkPool>,
     resets: RateLimit,
     events: VecDeque<EndpointEvent>,
     tap: Option<Box<dyn Tap>>,
@@ -185,7 +183,6 @@ impl Endpoint {
             ready: ReadyQueue::default(),
             outbox: Outbox::default(),
             overhang: Overhang::default(),
-            chunks: Arc::default(),
             events: VecDeque::new(),
             tap: None,
             memory: 0,

@@ -199,11 +199,10 @@ impl Endpoint {
     pub(super) fn install(
         &mut self,
         opening: &Opening,
-        mut connection: Connection,
+        connection: Connection,
         origin: Origin,
         handle: Handle,
     ) -> usize {
-        connection.set_chunk_pool(&self.chunks);
         let generation = self.next_generation;
         self.next_generation += 1;
         let key = opening.key;

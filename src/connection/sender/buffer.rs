@@ -7,11 +7,9 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::pool::ChunkPool;
 use crate::connection::Offset;
 use crate::connection::on_demand::{Blank, OnDemand};
 
@@ -46,8 +44,6 @@ pub struct SendBuffer {
     capacity: usize,
     /// What `capacity` may grow to.
     max_capacity: usize,
-    /// Where memory goes when nothing is held, and comes from.
-    pool: Option<Arc<ChunkPool>>,
 }
 
 /// The chunks beside the tail; nothing is left of them once all is acknowledged.
@@ -150,7 +146,6 @@ impl SendBuffer {
             end: Offset::FIRST,
             capacity,
             max_capacity,
-            pool: None,
         }
     }
 
@@ -272,34 +267,15 @@ impl SendBuffer {
         *self = Self {
             start: end,
             end,
-            pool: self.pool.take(),
             ..Self::new(self.capacity, self.max_capacity)
         };
     }
 
-    /// Shares the memory of an empty buffer with others.
-    pub fn set_pool(&mut self, pool: &Arc<ChunkPool>) {
-        self.pool = Some(Arc::clone(pool));
-    }
-
     /// Nothing is held: keeps no memory.
     fn release_memory(&mut self) {
-        let mut tail = std::mem::take(&mut self.tail);
-        if let Some(pool) = &self.pool {
-            let spare = self
-                .bulk
-                .existing()
-                .map(|bulk| std::mem::take(&mut bulk.spare));
-            for chunk in spare.into_iter().flatten() {
-                pool.put(chunk);
-            }
-            tail.clear();
-            if self.tail_memory == CHUNK && tail.try_reclaim(CHUNK) {
-                pool.put(tail);
-            }
-        }
-        self.tail_memory = 0;
         self.bulk.release();
+        self.tail = BytesMut::new();
+        self.tail_memory = 0;
     }
 
     /// The stretches of memory that hold `range`, in order.
@@ -355,15 +331,10 @@ impl SendBuffer {
             .saturating_add(self.len())
             .clamp(MIN_CHUNK, CHUNK)
             .next_power_of_two();
-        let recycled = if size == CHUNK { self.recycled() } else { None };
+        let spare = self.bulk.existing().and_then(|bulk| bulk.spare.pop());
+        let recycled = spare.filter(|_| size == CHUNK);
         self.tail = recycled.unwrap_or_else(|| BytesMut::with_capacity(size));
         self.tail_memory = self.tail.capacity();
-    }
-
-    /// Takes a whole chunk's memory that was used before.
-    fn recycled(&mut self) -> Option<BytesMut> {
-        let spare = self.bulk.existing().and_then(|bulk| bulk.spare.pop());
-        spare.or_else(|| self.pool.as_ref()?.take())
     }
 
     /// Panics if an invariant of the struct does not hold.
@@ -515,26 +486,6 @@ mod tests {
             buffer.release_below(buffer.end());
             buffer.check_invariants();
         }
-    }
-
-    #[test]
-    fn the_memory_of_an_empty_buffer_serves_another() {
-        let pool = Arc::<ChunkPool>::default();
-        let [mut first, mut second] = [(); 2].map(|()| SendBuffer::new(4 * CHUNK, 4 * CHUNK));
-        first.set_pool(&pool);
-        second.set_pool(&pool);
-        let data = vec![3; 2 * CHUNK + 5];
-        first.write(&data);
-        let before = places(&mut first);
-        first.release_below(first.end());
-        assert_eq!(first.memory(), 0, "nothing is held for nothing");
-        second.write(&data);
-        let after = places(&mut second);
-        assert!(
-            after.iter().all(|place| before.contains(place)),
-            "the same memory"
-        );
-        assert_eq!(read(&second, 1..data.len() as u64 + 1), data);
     }
 
     #[test]

@@ -6,17 +6,14 @@
 
 mod buffer;
 mod plan;
-mod pool;
 mod window;
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 pub use self::buffer::SendBuffer;
 pub use self::plan::Plan;
-pub use self::pool::ChunkPool;
 use self::window::{Persist, SendWindow};
 use crate::connection::Offset;
 use crate::connection::path_mtu::ProbeOutcome;
@@ -126,11 +123,6 @@ impl Sender {
             excused_until: Timestamp::ZERO,
             zero_window_probes: 0,
         }
-    }
-
-    /// Shares the memory of an empty buffer with other connections.
-    pub fn set_pool(&mut self, pool: &Arc<ChunkPool>) {
-        self.buffer.set_pool(pool);
     }
 
     /// Begins transmission: the handshake is done.
