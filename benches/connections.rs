@@ -127,7 +127,8 @@ async fn host(mut socket: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()>
     socket.read_exact(&mut byte).await?;
     socket.write_all(&byte).await?;
     // The end of the stream, so that the other side is the one that closes first.
-    socket.read(&mut byte).await?;
+    let end = socket.read(&mut byte).await?;
+    debug_assert_eq!(end, 0);
     Ok(())
 }
 
