@@ -41,6 +41,9 @@ fn allocations() -> u64 {
 /// Size of one write and one read, in bytes.
 const PIECE: usize = 256 * 1024;
 
+/// Size of every datagram, in bytes: without it the search for the path's MTU would end at 65,507.
+const DATAGRAM: usize = 1_232;
+
 fn main() -> io::Result<()> {
     let mib = setting("TRANSFER_MIB", 2_048);
     let repetitions = setting("REPETITIONS", 5);
@@ -53,7 +56,7 @@ fn main() -> io::Result<()> {
         return Ok(());
     }
     core_alone((mib as u64) << 20, repetitions, &[0, 10, 100]);
-    println!("one connection, in memory, one thread, {mib} MiB, datagrams of 1,232 bytes");
+    println!("one connection, in memory, one thread, {mib} MiB, datagrams of {DATAGRAM} bytes");
     let mut rates = WAYS.map(|_| Vec::new());
     for _ in 0..repetitions {
         // In turns, so that what else the machine does meets all of them.
@@ -166,8 +169,10 @@ struct Run {
 
 async fn transfer(total: usize, way: Way) -> io::Result<Run> {
     let (left, right) = sim::pair(1, LinkConfig::default(), LinkConfig::default());
-    let client = Endpoint::with_transport(std::sync::Arc::new(left), Config::default())?;
-    let server = Endpoint::with_transport(std::sync::Arc::new(right), Config::default())?;
+    let config = Config::builder().datagram_size(DATAGRAM).build();
+    let config = config.map_err(io::Error::other)?;
+    let client = Endpoint::with_transport(std::sync::Arc::new(left), config.clone())?;
+    let server = Endpoint::with_transport(std::sync::Arc::new(right), config)?;
     let listener = server.listen(1)?;
     let addr = server.local_addr()?;
     let accepting = tokio::spawn(async move { listener.accept().await });
