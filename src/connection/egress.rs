@@ -136,24 +136,10 @@ impl Connection {
     /// Says whether a segment may have given [`poll_transmit`](Self::poll_transmit) something to do. If not,
     /// notes what holds the connection back from here on, as that would.
     pub fn wants_turn(&mut self, now: Timestamp) -> bool {
-        let wants = match self.state {
-            State::Closed => self.outbox.reset.is_some(),
-            State::SynSent | State::SynReceived => true,
-            State::Established
-            | State::FinWait1
-            | State::FinWait2
-            | State::CloseWait
-            | State::Closing
-            | State::LastAck
-            | State::TimeWait => {
-                self.outbox.reset.is_some()
-                    || self.outbox.keepalive_due
-                    || self.receiver.queued_reports() > 0
-                    || self.receiver.ack_due(now)
-                    || self.receiver.has_window_update()
-                    || self.sender.has_business()
-            }
-        };
+        let wants = self.has_transmit()
+            || self.handshake.is_some()
+            || (self.state.is_synchronized()
+                && (self.receiver.ack_due(now) || self.sender.has_business()));
         if !wants {
             self.note_limit(now);
         }

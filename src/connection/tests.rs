@@ -165,7 +165,13 @@ impl ConnectionTest {
         let bytes = encode(&header, &pattern(seq, len), integrity);
         let segment = Segment::decode(&bytes).unwrap();
         self.connection.handle_segment(self.now, &segment, &bytes);
+        let before = self.sent.len();
+        let wants_turn = self.connection.wants_turn(self.now);
         self.drain();
+        assert!(
+            wants_turn || self.sent.len() == before,
+            "without a turn something would not have left"
+        );
     }
 
     /// Lets time pass, firing each timer at its own moment.

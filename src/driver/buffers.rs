@@ -309,6 +309,25 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_of_uneven_batches_allocates_no_buffer() {
+        let mut buffers = Buffers::default();
+        let mut addresses = std::collections::BTreeSet::new();
+        for round in 0..300 {
+            // A full batch makes the next one larger, of which little is filled.
+            let count = if round % 2 == 0 { 99 } else { 1 };
+            let made: Vec<_> = (buffers.free().iter_mut())
+                .map(|buffer| buffer.storage_mut().as_ptr() as usize)
+                .collect();
+            if round > 100 {
+                addresses.extend(made);
+            }
+            drop(receive(&mut buffers, count, 60_000, 1_200));
+            buffers.refill();
+        }
+        assert!(addresses.len() <= MAX_BATCH + 2, "{}", addresses.len());
+    }
+
+    #[test]
     fn what_a_burst_took_is_given_back() {
         let mut buffers = Buffers::default();
         assert_eq!(receive(&mut buffers, 1, 52, 52).len(), 1);

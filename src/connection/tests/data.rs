@@ -29,6 +29,22 @@ fn reads_return_what_arrived_in_order() {
     test.read(5_001, 1_500);
 }
 
+#[test]
+fn an_acknowledgment_that_is_delayed_needs_no_turn() {
+    let mut test = ConnectionTest::established(plain());
+    // The first ones are acknowledged at once.
+    let delayed = (0..100).map(|count| 5_001 + 500 * count).find(|&seq| {
+        test.inject((A, seq, 1_001, 500));
+        test.sent.drain(..).count() == 0
+    });
+    assert!(delayed.is_some());
+    assert!(!test.connection.wants_turn(test.now));
+    // What is outstanding may have to be sent again.
+    test.write(10);
+    assert_eq!(test.sent.drain(..).count(), 1);
+    assert!(test.connection.wants_turn(test.now));
+}
+
 /// RFC 9293 §3.7.4: a small segment waits while another one is unacknowledged.
 #[test]
 fn nagle_holds_a_second_small_segment_back() {
