@@ -10,11 +10,10 @@
 
 use std::error::Error;
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Parser;
@@ -22,16 +21,37 @@ use reliable_udp::copy::{Receiver, Report, Sender, survey};
 use reliable_udp::sim::{self, LinkConfig, Rng};
 use reliable_udp::{ConnectionStats, Endpoint, ReliableUdpListener};
 
+#[path = "file_copy/exit.rs"]
+#[expect(dead_code, reason = "two codes will do")]
+mod exit;
 #[path = "file_copy/link.rs"]
+#[expect(dead_code, reason = "nothing breaks off here")]
 mod link;
+#[path = "file_copy/output.rs"]
+#[expect(dead_code, reason = "shows everything to people")]
+mod output;
+#[path = "file_copy/progress.rs"]
+#[expect(dead_code, reason = "one session will do")]
+mod progress;
 #[path = "file_copy/recording.rs"]
 mod recording;
+#[path = "file_copy/summary.rs"]
+#[expect(dead_code, reason = "a client shows more")]
+mod summary;
+#[path = "file_copy/tally.rs"]
+#[expect(dead_code, reason = "one session will do")]
+mod tally;
+#[path = "file_copy/text.rs"]
+mod text;
 #[path = "file_copy/tree.rs"]
 mod tree;
-#[path = "file_copy/ui.rs"]
-mod ui;
 
+use exit::{Exit, Failure};
+use output::{Output, OutputArgs};
+use progress::Progress;
 use recording::{Recording, RecordingArgs};
+use summary::Stopwatch;
+use tally::Tally;
 
 /// Copies a tree across a simulated bad link and verifies it.
 #[derive(Debug, Parser)]
@@ -103,27 +123,26 @@ async fn send(
     endpoint: &Endpoint,
     to: SocketAddr,
     path: &Path,
-) -> Result<(Report, ConnectionStats), Box<dyn Error>> {
+    output: &Output,
+) -> Result<(Report, Tally, ConnectionStats), Box<dyn Error>> {
     let surveyed = path.to_path_buf();
     let survey = tokio::task::spawn_blocking(move || survey(&[surveyed])).await??;
-    let mut progress = ui::Progress::new("copying", Some(survey));
+    let mut progress = Progress::new(output, "copying", Some(survey));
+    let tally = Arc::new(Mutex::new(Tally::default()));
+    let counted = Arc::clone(&tally);
     let mut socket = endpoint.connect(to).await?;
     let report = Sender::new()
-        .send_with(&mut socket, [path], move |event| progress.on_event(&event))
+        .send_with(&mut socket, [path], move |event| {
+            let mut tally = counted.lock().unwrap_or_else(PoisonError::into_inner);
+            tally.on_event(&event);
+            progress.on_event(&event);
+        })
         .await?;
     let stats = socket.stats();
     link::close_first(socket).await;
-    Ok((report, stats))
-}
-
-/// Runs, and writes down what went over the wire however it ends.
-async fn record(args: Args) -> Result<bool, Box<dyn Error>> {
-    let recording = Recording::start(&args.recording)?;
-    let outcome = tokio::select! {
-        outcome = run(args, &recording) => outcome,
-        error = recording::interrupted(&recording) => Err(error),
-    };
-    recording.finish(outcome).await
+    let mut tally = *tally.lock().unwrap_or_else(PoisonError::into_inner);
+    tally.end(Some(&report));
+    Ok((report, tally, stats))
 }
 
 async fn run(args: Args, recording: &Recording) -> Result<bool, Box<dyn Error>> {
@@ -148,7 +167,7 @@ async fn run(args: Args, recording: &Recording) -> Result<bool, Box<dyn Error>> 
         .reorder(args.reorder, delay.max(Duration::from_millis(1)))
         .corrupt(args.corrupt)
         .build()?;
-    ui::say(format_args!(
+    text::say(format_args!(
         "link: {:.1} % loss, {:.1} % duplication, {:.1} % reordering, {:.1} % corruption of datagrams \
          of up to {} bytes, {delay:?} one way",
         args.loss * 100.0,
@@ -158,7 +177,7 @@ async fn run(args: Args, recording: &Recording) -> Result<bool, Box<dyn Error>> 
         args.datagram_size,
     ));
     let (near, far) = sim::pair(args.seed, impaired.clone(), impaired);
-    let config = link::config(Duration::from_secs(30))?
+    let config = link::config(Duration::from_secs(30), &link::CongestionArgs::default())?
         .to_builder()
         .datagram_size(args.datagram_size)
         .build()?;
@@ -167,38 +186,55 @@ async fn run(args: Args, recording: &Recording) -> Result<bool, Box<dyn Error>> 
     let near = Endpoint::with_transport(Arc::new(near), observed)?;
     let far = Endpoint::with_transport(Arc::new(far), config)?;
 
-    let watch = ui::Stopwatch::start();
+    let watch = Stopwatch::start();
+    let output = Output::new(OutputArgs::default());
     let receiving = tokio::spawn(receive(far.listen(1)?, root.clone()));
-    let (report, stats) = send(&near, far.local_addr()?, &source).await?;
+    let (report, tally, stats) = send(&near, far.local_addr()?, &source, &output).await?;
     let elapsed = watch.elapsed();
     let received = receiving.await?.map_err(|error| error as Box<dyn Error>)?;
-    ui::summarize("copied", &report, elapsed, &stats);
+    summary::print(&output, "copied", &tally, elapsed, Some(&stats));
 
     let name = source.file_name().ok_or("the source has no name")?;
     let differences = tree::differences(&source, &root.join(name))?;
     for path in &differences {
-        ui::complain(format_args!("differs: {}", path.display()));
+        text::complain(format_args!("differs: {}", path.display()));
     }
     let is_whole = report.is_complete() && received.is_complete() && differences.is_empty();
     if is_whole {
         let verified = report.totals.files_verified;
-        ui::say(format_args!(
+        text::say(format_args!(
             "all {verified} hashes verified; both trees are equal"
         ));
     } else {
-        ui::say(format_args!("the copy is NOT complete"));
+        text::say(format_args!("the copy is NOT complete"));
     }
     Ok(is_whole)
 }
 
 #[tokio::main]
-async fn main() -> io::Result<ExitCode> {
-    match record(Args::parse()).await {
-        Ok(true) => Ok(ExitCode::SUCCESS),
-        Ok(false) => Ok(ExitCode::FAILURE),
-        Err(error) => {
-            ui::complain(format_args!("error: {}", ui::chain(&*error)));
-            Ok(ExitCode::FAILURE)
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let work = async {
+        let recording = Recording::start(&args.recording).map_err(Failure::usage)?;
+        let outcome = tokio::select! {
+            outcome = run(args, &recording) => {
+                outcome.map_err(|error| Failure::connection(text::chain(&*error)))
+            }
+            // So that the recording is finished.
+            signal = tokio::signal::ctrl_c() => {
+                let exit = Exit::Interrupted;
+                let words = signal.map_or_else(|error| error.to_string(), |()| "interrupted".into());
+                Err(Failure { exit, words })
+            }
+        };
+        recording.finish(outcome).await
+    };
+    match work.await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            text::complain(format_args!("error: {}", failure.words));
+            failure.exit.into()
         }
     }
 }

@@ -21,6 +21,8 @@ mod socket;
 mod stats;
 pub mod tap;
 mod timestamp;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod wire;
 
 pub use crate::config::{Config, ConfigBuilder, DropPolicy};

@@ -168,3 +168,41 @@ fn the_simulators_types_can_be_shared_and_shown() {
     shared::<SimNetwork>();
     shared::<SimTransport>();
 }
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_types_of_tls_can_be_shared_and_shown() {
+    use reliable_udp::tls::{
+        Acceptor, CertificateProblem, Connector, Fingerprint, TlsError, TlsStream,
+    };
+
+    shared::<Acceptor>();
+    shared::<CertificateProblem>();
+    shared::<Connector>();
+    shared::<Fingerprint>();
+    shared::<TlsError>();
+    shared::<TlsStream<ReliableUdpSocket>>();
+    stream::<TlsStream<ReliableUdpSocket>>();
+}
+
+/// Compiles, and is never run.
+#[cfg(feature = "tls")]
+#[allow(dead_code, reason = "checks types only")]
+fn futures_of_tls_are_send(
+    acceptor: &reliable_udp::tls::Acceptor,
+    connector: &reliable_udp::tls::Connector,
+    sockets: (ReliableUdpSocket, ReliableUdpSocket),
+) {
+    future(acceptor.accept(sockets.0));
+    future(connector.connect("server", sockets.1));
+}
+
+#[cfg(feature = "copy")]
+#[test]
+fn secrets_can_be_shared_and_shown() {
+    use reliable_udp::copy::{Denial, Secret, SecretError};
+
+    shared::<Denial>();
+    shared::<Secret>();
+    shared::<SecretError>();
+}

@@ -163,13 +163,15 @@ async fn a_tree_arrives_with_contents_modes_and_times() {
 }
 
 #[tokio::test]
-async fn a_second_copy_replaces_the_first() {
+async fn a_second_copy_replaces_the_first_if_asked_to() {
     let test = CopyTest::new();
     test.write("a", b"first");
     test.copy().await;
     test.write("a", b"second");
-    let (sent, _) = test.copy().await;
+    let sender = Sender::builder().overwrite(true).build().unwrap();
+    let (sent, _) = test.copy_with(&sender, &test.receiver()).await;
     assert!(sent.is_complete());
+    assert_eq!(sent.totals.files_verified, 1);
     test.expect_equal_trees();
 }
 
@@ -180,18 +182,22 @@ async fn without_overwriting_what_exists_is_left_alone() {
     test.copy().await;
     test.write("a", b"second");
     test.write("b", b"new");
-    let receiver = Receiver::builder(test.to.path())
-        .overwrite(false)
+    let forbidding = Receiver::builder(test.to.path())
+        .may_overwrite(false)
         .build()
         .unwrap();
-    let (sent, received) = test.copy_with(&Sender::new(), &receiver).await;
-    for report in [&sent, &received] {
-        let expected = FileError::Refused(Refusal::Exists);
-        assert_eq!(
-            report.failures().collect::<Vec<_>>(),
-            [(Path::new("tree/a"), &expected)]
-        );
-        assert_eq!(report.totals.files_verified, 1);
+    let asking = Sender::builder().overwrite(true).build().unwrap();
+    for (sender, receiver) in [(asking, forbidding), (Sender::new(), test.receiver())] {
+        let (sent, received) = test.copy_with(&sender, &receiver).await;
+        for report in [&sent, &received] {
+            let expected = FileError::Refused(Refusal::Exists);
+            assert_eq!(
+                report.failures().collect::<Vec<_>>(),
+                [(Path::new("tree/a"), &expected)]
+            );
+            let totals = &report.totals;
+            assert_eq!(totals.files_verified + totals.files_present, 1);
+        }
     }
     let tree = test.to.path().join("tree");
     assert_eq!(fs::read(tree.join("a")).unwrap(), b"first");
@@ -248,12 +254,13 @@ async fn what_is_no_regular_file_is_refused_by_name_and_the_rest_arrives() {
         failures,
         [
             ("tree/fifo", FileError::Unsupported(FileKind::Fifo)),
-            ("tree/link", FileError::Unsupported(FileKind::Symlink)),
-            ("tree/outside", FileError::Unsupported(FileKind::Symlink)),
             ("tree/socket", FileError::Unsupported(FileKind::Socket)),
+            ("tree/outside", FileError::Refused(Refusal::LinkLeaves)),
         ]
     );
-    assert_eq!(sent.totals.files_verified, 1);
+    assert_eq!((sent.totals.files_verified, sent.totals.links), (1, 1));
+    let link = fs::read_link(test.to.path().join("tree/link")).unwrap();
+    assert_eq!(link, Path::new("file"));
 }
 
 #[cfg(unix)]
@@ -321,15 +328,15 @@ fn values_out_of_range_are_named() {
         other => panic!("{other:?}"),
     };
     assert_eq!(
-        name(Sender::builder().retries(255).build().map(|_| ())),
-        "retries"
+        name(Sender::builder().attempts(0).build().map(|_| ())),
+        "attempts"
     );
     assert_eq!(
         name(Sender::builder().window(0).build().map(|_| ())),
         "window"
     );
     assert_eq!(
-        name(Sender::builder().window(1025).build().map(|_| ())),
+        name(Sender::builder().window(4097).build().map(|_| ())),
         "window"
     );
     let zero = Sender::builder().verdict_timeout(Duration::ZERO).build();
@@ -383,7 +390,7 @@ async fn a_source_that_keeps_changing_is_given_up_and_one_that_settles_arrives()
     assert_eq!(failures.len(), 2);
     assert_eq!(
         failures[Path::new("tree/1 growing")],
-        &FileError::Changed { attempts: 6 }
+        &FileError::Changed { attempts: 5 }
     );
     let vanished = failures[Path::new("tree/3 vanishing")];
     assert!(
@@ -439,7 +446,8 @@ async fn sixteen_clients_at_once() {
         };
         clients.spawn(async move {
             let mut socket = ReliableUdpSocket::connect(addr).await.unwrap();
-            let report = Sender::new().send(&mut socket, [source]).await.unwrap();
+            let sender = Sender::builder().overwrite(true).build().unwrap();
+            let report = sender.send(&mut socket, [source]).await.unwrap();
             socket.shutdown().await.unwrap();
             report
         });
@@ -567,7 +575,7 @@ fn two_processes_copy_a_tree() {
 fn a_process_that_could_not_copy_everything_says_so_in_its_exit_code() {
     let test = CopyTest::new();
     test.write("file", b"x");
-    std::os::unix::fs::symlink("file", test.source().join("link")).unwrap();
+    std::os::unix::fs::symlink("/etc", test.source().join("link")).unwrap();
     let (mut server, addr) = start_server(test.to.path());
     let client = example("file_copy_client")
         .args(["--to", &addr])
@@ -577,7 +585,7 @@ fn a_process_that_could_not_copy_everything_says_so_in_its_exit_code() {
     let complaint = String::from_utf8(client.stderr).unwrap();
     assert_eq!(client.status.code(), Some(1), "{complaint}");
     assert!(
-        complaint.contains("tree/link: a symbolic link is not copied"),
+        complaint.contains("tree/link: refused: the symbolic link leads out of the tree"),
         "{complaint}"
     );
     assert!(server.wait().unwrap().success(), "what it was sent arrived");
@@ -594,7 +602,7 @@ fn a_client_whose_server_is_missing_names_its_address() {
         .output()
         .unwrap();
     let complaint = String::from_utf8(client.stderr).unwrap();
-    assert_eq!(client.status.code(), Some(1), "{complaint}");
+    assert_eq!(client.status.code(), Some(3), "{complaint}");
     assert!(
         complaint.contains(&format!("cannot connect to {addr}: ")),
         "{complaint}"
@@ -607,7 +615,7 @@ fn a_client_whose_server_is_killed_ends_with_an_error_that_names_the_file() {
     test.write("big", &vec![7; 50_000_000]);
     let (mut server, addr) = start_server(test.to.path());
     let mut client = example("file_copy_client")
-        .args(["--timeout", "2", "--to", &addr])
+        .args(["--timeout", "2", "--reconnects", "0", "--to", &addr])
         .arg(test.source())
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
@@ -620,7 +628,7 @@ fn a_client_whose_server_is_killed_ends_with_an_error_that_names_the_file() {
     server.wait().unwrap();
     let mut rest = String::new();
     complaints.read_to_string(&mut rest).unwrap();
-    assert_eq!(client.wait().unwrap().code(), Some(1), "{rest}");
+    assert_eq!(client.wait().unwrap().code(), Some(3), "{rest}");
     assert!(rest.contains("connection lost during tree/big: "), "{rest}");
     assert!(
         !test.to.path().join("tree/big").exists(),
@@ -643,7 +651,13 @@ async fn a_receiver_that_vanishes_names_the_file_and_ends_every_event() {
     let vanishing = async {
         let mut start = vec![0; 100_016];
         far.read_exact(&mut start[..16]).await.unwrap();
-        far.write_all(&greeting(1, 1)).await.unwrap();
+        far.write_all(&greeting(2, 2)).await.unwrap();
+        // Options, and the offer of "tree/1".
+        far.read_exact(&mut start[..9 + 5 + 52 + 6]).await.unwrap();
+        // It needs that from its first byte on.
+        far.write_all(&[&[0x84, 0, 0, 0, 16][..], &[0; 16]].concat())
+            .await
+            .unwrap();
         far.read_exact(&mut start[16..]).await.unwrap();
         drop(far);
     };
@@ -670,8 +684,8 @@ async fn a_receiver_that_vanishes_names_the_file_and_ends_every_event() {
 
 #[tokio::test]
 async fn a_sender_that_vanishes_leaves_no_temporary_and_no_half_file() {
-    let mut session = Session::begin().await;
-    session.offer(0, b"half", 1000);
+    let mut session = Session::begin_with(0).await;
+    session.open(0, b"half", 1000);
     session.data(b"the first bytes");
     let (result, root) = session.end().await;
     let error = result.unwrap_err();
@@ -681,8 +695,8 @@ async fn a_sender_that_vanishes_leaves_no_temporary_and_no_half_file() {
 
 #[tokio::test]
 async fn a_receiver_that_is_dropped_leaves_no_temporary() {
-    let mut session = Session::begin().await;
-    session.offer(0, b"half", 1000);
+    let mut session = Session::begin_with(0).await;
+    session.open(0, b"half", 1000);
     session.data(b"the first bytes");
     session.stream.write_all(&session.output).await.unwrap();
     let entries = || fs::read_dir(session.root.path()).unwrap().count();
@@ -743,16 +757,28 @@ impl Session {
         let receiver = Receiver::builder(root.path()).build().unwrap();
         let (mut stream, mut far) = duplex(1 << 20);
         let receiving = tokio::spawn(async move { receiver.receive(&mut far).await });
-        stream.write_all(&greeting(1, 1)).await.unwrap();
+        stream.write_all(&greeting(2, 2)).await.unwrap();
         let mut answer = [0; 16];
         stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(answer[..], greeting(1, 1));
+        assert_eq!(answer[..], greeting(2, 2));
+        let output = Vec::new();
         Self {
             receiving,
             stream,
             root,
-            output: Vec::new(),
+            output,
         }
+    }
+
+    /// Begins, and tells the options.
+    async fn begin_with(options: u32) -> Self {
+        let mut session = Self::begin().await;
+        session.options(options);
+        session
+    }
+
+    fn options(&mut self, options: u32) {
+        self.frame(1, &options.to_be_bytes());
     }
 
     fn frame(&mut self, kind: u8, body: &[u8]) {
@@ -767,25 +793,46 @@ impl Session {
         body.extend_from_slice(&[1, 1]);
         body.extend_from_slice(&size.to_be_bytes());
         body.extend_from_slice(&attributes());
+        body.extend_from_slice(&[7; 16]);
+        body.push(0);
         body.extend_from_slice(path);
-        self.frame(1, &body);
+        self.frame(2, &body);
+    }
+
+    fn content(&mut self, id: u64, from: u64) {
+        self.frame(5, &[id.to_be_bytes(), from.to_be_bytes()].concat());
+    }
+
+    /// Offers a file and begins its content at once.
+    fn open(&mut self, id: u64, path: &[u8], size: u64) {
+        self.offer(id, path, size);
+        self.content(id, 0);
     }
 
     fn data(&mut self, bytes: &[u8]) {
-        self.frame(2, bytes);
+        self.frame(6, bytes);
+    }
+
+    fn link(&mut self, id: u64, path: &[u8], target: &[u8]) {
+        let mut body = id.to_be_bytes().to_vec();
+        body.extend_from_slice(&attributes());
+        body.extend_from_slice(&u16::try_from(target.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(target);
+        body.extend_from_slice(path);
+        self.frame(3, &body);
     }
 
     /// Ends the file with the right hash of `content`.
     fn finish(&mut self, content: &[u8]) {
         let hash = blake3::hash(content);
-        self.frame(3, hash.as_bytes());
+        self.frame(9, hash.as_bytes());
     }
 
     fn seal(&mut self, id: u64, path: &[u8]) {
         let mut body = id.to_be_bytes().to_vec();
         body.extend_from_slice(&attributes());
         body.extend_from_slice(path);
-        self.frame(5, &body);
+        self.frame(4, &body);
     }
 
     /// Sends all this and closes the stream.
@@ -823,53 +870,107 @@ async fn what_the_protocol_does_not_allow_ends_the_session_with_a_typed_error() 
         ),
         (
             "oversized frame",
-            |s| s.output.extend_from_slice(&[2, 0xff, 0xff, 0xff, 0xff]),
+            |s| s.output.extend_from_slice(&[6, 0xff, 0xff, 0xff, 0xff]),
             ProtocolError::FrameLength {
-                frame: 2,
+                frame: 6,
                 len: u32::MAX,
             },
         ),
         (
+            "options twice",
+            |s| s.options(0),
+            unexpected(1, "for the second time"),
+        ),
+        (
             "data outside a file",
             |s| s.data(b"x"),
-            unexpected(2, "outside a file"),
+            unexpected(6, "outside a file"),
+        ),
+        (
+            "a hole outside a file",
+            |s| s.frame(7, &[0; 8]),
+            unexpected(7, "outside a file"),
+        ),
+        (
+            "a block outside a file",
+            |s| s.frame(8, &[0; 32]),
+            unexpected(8, "outside a file"),
         ),
         (
             "end outside a file",
             |s| s.finish(b""),
-            unexpected(3, "outside a file"),
+            unexpected(9, "outside a file"),
         ),
         (
-            "withdrawal outside a file",
-            |s| s.frame(4, &[0]),
-            unexpected(4, "outside a file"),
+            "withdrawal of nothing",
+            |s| s.frame(10, &[0; 9]),
+            ProtocolError::NoSuchOffer(0),
+        ),
+        (
+            "withdrawal of another file",
+            |s| {
+                s.offer(0, b"a", 1);
+                s.open(1, b"b", 1);
+                s.frame(10, &[0; 9]);
+            },
+            unexpected(10, "within a file"),
+        ),
+        (
+            "content of nothing",
+            |s| s.content(0, 0),
+            ProtocolError::NoSuchOffer(0),
+        ),
+        (
+            "content from elsewhere",
+            |s| {
+                s.offer(0, b"a", 3 << 20);
+                s.content(0, 1 << 20);
+            },
+            ProtocolError::NoSuchOffer(0),
+        ),
+        (
+            "content twice",
+            |s| {
+                s.open(0, b"a", 1);
+                s.frame(10, &[0; 9]);
+                s.content(0, 0);
+            },
+            ProtocolError::NoSuchOffer(0),
         ),
         (
             "offer within a file",
             |s| {
-                s.offer(0, b"a", 1);
+                s.open(0, b"a", 1);
                 s.offer(1, b"b", 1);
             },
-            unexpected(1, "within a file"),
+            unexpected(2, "within a file"),
         ),
         (
             "end of the session within a file",
             |s| {
-                s.offer(0, b"a", 1);
-                s.frame(7, b"");
+                s.open(0, b"a", 1);
+                s.frame(12, b"");
             },
-            unexpected(7, "within a file"),
+            unexpected(12, "within a file"),
+        ),
+        (
+            "end of the session before a file",
+            |s| {
+                s.offer(0, b"a", 1);
+                s.frame(12, b"");
+            },
+            unexpected(12, "before every offer is settled"),
         ),
         (
             "something after the end",
             |s| {
-                s.frame(7, b"");
+                s.frame(12, b"");
                 s.seal(0, b"a");
             },
-            unexpected(7, "after the end of the session"),
+            unexpected(12, "after the end of the session"),
         ),
         (
-            "a verdict",
+            "a goodbye",
             |s| s.frame(0x83, b""),
             unexpected(0x83, "from the sender"),
         ),
@@ -895,7 +996,7 @@ async fn what_the_protocol_does_not_allow_ends_the_session_with_a_typed_error() 
         (
             "too many bytes",
             |s| {
-                s.offer(0, b"a", 3);
+                s.open(0, b"a", 3);
                 s.data(b"four");
             },
             ProtocolError::FileLength {
@@ -904,9 +1005,20 @@ async fn what_the_protocol_does_not_allow_ends_the_session_with_a_typed_error() 
             },
         ),
         (
+            "too long a hole",
+            |s| {
+                s.open(0, b"a", 3);
+                s.frame(7, &u64::MAX.to_be_bytes());
+            },
+            ProtocolError::FileLength {
+                announced: 3,
+                got: u64::MAX,
+            },
+        ),
+        (
             "too few bytes",
             |s| {
-                s.offer(0, b"a", 5);
+                s.open(0, b"a", 5);
                 s.data(b"four");
                 s.finish(b"four");
             },
@@ -916,13 +1028,53 @@ async fn what_the_protocol_does_not_allow_ends_the_session_with_a_typed_error() 
             },
         ),
         (
+            "a hole across the end of a block",
+            |s| {
+                s.open(0, b"a", 3 << 20);
+                s.frame(7, &(1_u64 << 21).to_be_bytes());
+            },
+            unexpected(7, "across the end of a block"),
+        ),
+        (
+            "a block's end in its middle",
+            |s| {
+                s.open(0, b"a", 3 << 20);
+                s.data(b"x");
+                s.frame(8, &[0; 32]);
+            },
+            unexpected(8, "within a block"),
+        ),
+        (
+            "a block's end in a small file",
+            |s| {
+                s.open(0, b"a", 1);
+                s.data(b"x");
+                s.frame(8, &[0; 32]);
+            },
+            unexpected(8, "within a block"),
+        ),
+        (
             "a question about the future",
-            |s| s.frame(6, &9_u64.to_be_bytes()),
+            |s| s.frame(11, &9_u64.to_be_bytes()),
             ProtocolError::NoSuchOffer(9),
+        ),
+        (
+            "more offers than may be open",
+            |s| (0..=4096).for_each(|id| s.offer(id, format!("{id}").as_bytes(), 1)),
+            ProtocolError::TooManyOffers,
+        ),
+        (
+            "more paths than may be open",
+            |s| {
+                let part = [b'x'; 250];
+                let path = vec![&part[..]; 100].join(&b'/');
+                (0..200).for_each(|id| s.offer(id, &path, 1));
+            },
+            ProtocolError::TooManyOffers,
         ),
     ];
     for (name, script, expected) in cases {
-        let mut session = Session::begin().await;
+        let mut session = Session::begin_with(0).await;
         script(&mut session);
         let (result, root) = session.end().await;
         match result {
@@ -938,8 +1090,8 @@ async fn what_the_protocol_does_not_allow_ends_the_session_with_a_typed_error() 
 
 #[tokio::test]
 async fn a_session_cut_anywhere_ends_with_an_error_and_no_half_file() {
-    let mut whole = Session::begin().await;
-    whole.offer(0, b"d/a", 4);
+    let mut whole = Session::begin_with(0).await;
+    whole.open(0, b"d/a", 4);
     whole.data(b"four");
     whole.finish(b"four");
     whole.seal(1, b"d");
@@ -970,19 +1122,19 @@ async fn other_versions_and_strangers_get_typed_errors() {
     let cases: &[(&str, Vec<u8>, CopyError)] = &[
         (
             "newer versions only",
-            greeting(2, 7),
+            greeting(3, 7),
             CopyError::Version {
-                ours: 1,
-                peer_min: 2,
+                ours: 2,
+                peer_min: 3,
                 peer_max: 7,
             },
         ),
         (
             "no versions",
-            greeting(1, 0),
+            greeting(2, 0),
             CopyError::Version {
-                ours: 1,
-                peer_min: 1,
+                ours: 2,
+                peer_min: 2,
                 peer_max: 0,
             },
         ),
@@ -1017,18 +1169,18 @@ async fn other_versions_and_strangers_get_typed_errors() {
             "none fits",
             greeting(0, 0),
             CopyError::Version {
-                ours: 1,
+                ours: 2,
                 peer_min: 0,
                 peer_max: 0,
             },
         ),
         (
             "not offered",
-            greeting(2, 2),
+            greeting(1, 1),
             CopyError::Protocol {
                 file: None,
                 source: ProtocolError::NotOffered {
-                    version: 2,
+                    version: 1,
                     features: 0,
                 },
             },
@@ -1057,11 +1209,11 @@ async fn other_versions_and_strangers_get_typed_errors() {
     let receiver = Receiver::builder(root.path()).build().unwrap();
     let (mut near, mut far) = duplex(100);
     near.write_all(&greeting(0, 9)).await.unwrap();
-    near.write_all(&[7, 0, 0, 0, 0]).await.unwrap();
+    near.write_all(&[12, 0, 0, 0, 0]).await.unwrap();
     assert!(receiver.receive(&mut far).await.unwrap().is_complete());
     let mut answer = [0; 21];
     near.read_exact(&mut answer).await.unwrap();
-    assert_eq!(answer[..16], greeting(1, 1));
+    assert_eq!(answer[..16], greeting(2, 2));
     assert_eq!(answer[16..], [0x83, 0, 0, 0, 0]);
 }
 
@@ -1084,6 +1236,15 @@ async fn paths_that_leave_the_root_are_refused_and_write_nothing() {
         (b"", Refusal::EmptyPart),
         (b"a//b", Refusal::EmptyPart),
         (&[b'x'; 256], Refusal::TooLong),
+        (
+            b".reliable-udp-0123456789abcdef.part",
+            Refusal::ReservedName,
+        ),
+        (
+            b".Reliable-UDP-0123456789abcdef.journal",
+            Refusal::ReservedName,
+        ),
+        (b"new/.reliable-udp-x.part/y", Refusal::ReservedName),
         (b"taken", Refusal::NotAFile),
         (b"file/below", Refusal::NotADirectory),
     ];
@@ -1104,18 +1265,18 @@ async fn paths_that_leave_the_root_are_refused_and_write_nothing() {
     }
     let before = describe(outside.path());
     let mut session = Session::begin_in(root).await;
+    session.options(1);
     let mut id = 0;
     for (path, _) in &cases {
         session.offer(id, path, 4);
-        session.data(b"evil");
-        session.finish(b"evil");
         session.seal(id + 1, path);
-        id += 2;
+        session.link(id + 2, path, b"good");
+        id += 3;
     }
-    session.offer(id, b"good", 4);
+    session.open(id, b"good", 4);
     session.data(b"fine");
     session.finish(b"fine");
-    session.frame(7, b"");
+    session.frame(12, b"");
     let (result, root) = session.end().await;
     let report = result.unwrap();
     let refused: Vec<_> = report.failures().collect();

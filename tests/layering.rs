@@ -134,6 +134,23 @@ const RULES: &[Rule] = &[
         ],
         why: "the file copy uses the public socket only",
     },
+    Rule {
+        places: &["tls"],
+        forbidden: &[
+            "crate::connection",
+            "crate::copy",
+            "crate::driver",
+            "crate::endpoint",
+            "crate::socket",
+            "crate::wire",
+        ],
+        why: "TLS knows streams only",
+    },
+    Rule {
+        places: &["copy"],
+        forbidden: &["crate::tls"],
+        why: "a copy runs over any stream, and is told the channel's binding",
+    },
 ];
 
 #[test]

@@ -1,6 +1,5 @@
 //! `--log` and `--capture`: what went over the wire, for tcpdump's readers and for Wireshark.
 
-use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +7,8 @@ use std::path::{Path, PathBuf};
 use reliable_udp::capture::Capture;
 use reliable_udp::{Config, ConfigError};
 
-use crate::ui;
+use crate::exit::Failure;
+use crate::text;
 
 /// Where to write what goes over the wire.
 #[derive(Debug, clap::Args)]
@@ -60,42 +60,28 @@ impl Recording {
 
     /// Writes the rest, however the work ended, and says what is missing; passes on the outcome of the work,
     /// or why there is no recording of it.
-    pub(crate) async fn finish<T>(
-        self,
-        outcome: Result<T, Box<dyn Error>>,
-    ) -> Result<T, Box<dyn Error>> {
+    pub(crate) async fn finish<T>(self, outcome: Result<T, Failure>) -> Result<T, Failure> {
         let Some(capture) = self.0 else {
             return outcome;
         };
-        match tokio::task::spawn_blocking(move || capture.finish()).await? {
+        let finishing = tokio::task::spawn_blocking(move || capture.finish());
+        match finishing.await.map_err(Failure::usage)? {
             Ok(stats) => {
                 let missing = stats.dropped + stats.failed;
                 if missing > 0 {
-                    ui::complain(format_args!(
+                    text::complain(format_args!(
                         "{} segments captured, {missing} lost: the disk was too slow",
                         stats.written
                     ));
                 }
                 outcome
             }
-            Err(error) if outcome.is_ok() => Err(error.into()),
+            Err(error) if outcome.is_ok() => Err(Failure::usage(error)),
             Err(error) => {
-                ui::complain(format_args!("{error}"));
+                text::complain(format_args!("{error}"));
                 outcome
             }
         }
-    }
-}
-
-/// Waits for Ctrl-C, so that a recording can be finished; for ever if there is none.
-pub(crate) async fn interrupted(recording: &Recording) -> Box<dyn Error> {
-    if recording.0.is_none() {
-        // What the system does with Ctrl-C is right.
-        return std::future::pending().await;
-    }
-    match tokio::signal::ctrl_c().await {
-        Ok(()) => "interrupted".into(),
-        Err(error) => error.into(),
     }
 }
 

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::{Denial, SecretError};
+
 /// Why a copy session ended before everything was settled.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -43,6 +45,16 @@ pub enum CopyError {
         /// What was wrong.
         #[source]
         source: ProtocolError,
+    },
+    /// Nothing moved for too long: no byte on the stream and none on this side's disk.
+    #[error("no progress for {after:?} (stall_timeout), waiting for {waiting_for}{}", during(file.as_ref()))]
+    Stalled {
+        /// The oldest file that was not settled, if one was under way.
+        file: Option<PathBuf>,
+        /// How long.
+        after: Duration,
+        /// What should have happened next.
+        waiting_for: &'static str,
     },
     /// The peer ended the session and said why.
     #[error("the peer ended the copy{}: {message}", during(file.as_ref()))]
@@ -80,6 +92,12 @@ pub enum CopyError {
         /// The accepted range with its unit.
         range: &'static str,
     },
+    /// The session was denied before anything was offered.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// The shared secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The runtime was shut down while the copy ran.
     #[error("the runtime was shut down during the copy")]
     RuntimeGone,
@@ -93,6 +111,7 @@ impl PartialEq for CopyError {
             | Self::Root { source, .. }
             | Self::Source { source, .. } => (Some(source.kind()), None),
             Self::Protocol { source, .. } => (None, Some(source.clone())),
+            Self::Secret(error) => (error.io_kind(), None),
             _ => (None, None),
         };
         std::mem::discriminant(self) == std::mem::discriminant(other)
@@ -102,6 +121,26 @@ impl PartialEq for CopyError {
 }
 
 impl CopyError {
+    /// The peer said goodbye before the end.
+    pub(super) fn farewell(farewell: Farewell, message: String) -> Self {
+        match farewell {
+            Farewell::Denied(denial) => Self::Denied(denial),
+            Farewell::Protocol | Farewell::Stalled | Farewell::Interrupted => Self::Peer {
+                file: None,
+                message,
+            },
+        }
+    }
+
+    /// What the peer is told about this error, if it is told anything.
+    pub(super) fn as_farewell(&self) -> Option<(Farewell, String)> {
+        match self {
+            Self::Protocol { source, .. } => Some((Farewell::Protocol, source.to_string())),
+            Self::Stalled { .. } => Some((Farewell::Stalled, self.to_string())),
+            _ => None,
+        }
+    }
+
     pub(super) fn connection(source: io::Error) -> Self {
         Self::Connection {
             file: None,
@@ -124,6 +163,15 @@ impl CopyError {
                 file: file.or(name),
                 message,
             },
+            Self::Stalled {
+                file,
+                after,
+                waiting_for,
+            } => Self::Stalled {
+                file: file.or(name),
+                after,
+                waiting_for,
+            },
             other => other,
         }
     }
@@ -138,6 +186,36 @@ impl From<ProtocolError> for CopyError {
 fn during(file: Option<&PathBuf>) -> String {
     file.map(|file| format!(" during {}", file.display()))
         .unwrap_or_default()
+}
+
+/// Why a side leaves before the end, as told to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    Protocol,
+    Denied(Denial),
+    Stalled,
+    Interrupted,
+}
+
+impl Farewell {
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Protocol => 0,
+            Self::Denied(denial) => denial.code().unwrap_or(0),
+            Self::Stalled => 5,
+            Self::Interrupted => 6,
+        }
+    }
+
+    /// A reason that this side does not know is as good as none.
+    pub(super) fn from_code(code: u8) -> Self {
+        match (code, Denial::from_code(code)) {
+            (_, Some(denial)) => Self::Denied(denial),
+            (5, None) => Self::Stalled,
+            (6, None) => Self::Interrupted,
+            _ => Self::Protocol,
+        }
+    }
 }
 
 /// What a peer did that the copy protocol does not allow.
@@ -196,6 +274,9 @@ pub enum ProtocolError {
     /// A verdict on, or a question about, an offer that was never made or is long settled.
     #[error("offer {0} is not open")]
     NoSuchOffer(u64),
+    /// More offers without a verdict than may be.
+    #[error("too many offers without a verdict")]
+    TooManyOffers,
     /// A verdict of a kind that does not fit the offer, or "verified" with another hash.
     #[error("verdict does not fit offer {0}")]
     Verdict(u64),
@@ -347,11 +428,33 @@ pub enum Refusal {
     /// A part of the path, or the directory itself, is taken by something that is not a directory.
     #[error("a part of the path is taken by something that is not a directory")]
     NotADirectory,
+    /// Another spelling of the name exists there, and the system, or the receiver's
+    /// `portable_names`, takes both for the same.
+    #[error("a name that differs only in case exists already")]
+    CaseCollision,
+    /// A symbolic link whose target is absolute or lies outside the tree that is copied.
+    #[error("the symbolic link leads out of the tree")]
+    LinkLeaves,
+    /// The receiver takes no more files in this session.
+    #[error("the receiver takes no more files")]
+    TooManyFiles,
+    /// The receiver takes no more bytes in this session.
+    #[error("the receiver takes no more bytes")]
+    TooManyBytes,
+    /// The receiver keeps the space that is left on its disk.
+    #[error("the receiver keeps the rest of its disk free")]
+    KeepsFree,
+    /// A later session began the same file and goes on with what was there.
+    #[error("another session took the file over")]
+    Superseded,
+    /// The receiver's system has no symbolic links, or does not let it make one.
+    #[error("the receiver cannot make symbolic links")]
+    LinksUnsupported,
 }
 
 impl Refusal {
     /// All of them with their codes on the wire.
-    const CODES: [(u8, Self); 12] = [
+    const CODES: [(u8, Self); 19] = [
         (1, Self::EmptyPart),
         (2, Self::ParentDirectory),
         (3, Self::Absolute),
@@ -364,6 +467,13 @@ impl Refusal {
         (10, Self::Exists),
         (11, Self::NotAFile),
         (12, Self::NotADirectory),
+        (13, Self::CaseCollision),
+        (14, Self::LinkLeaves),
+        (15, Self::TooManyFiles),
+        (16, Self::TooManyBytes),
+        (17, Self::KeepsFree),
+        (18, Self::Superseded),
+        (19, Self::LinksUnsupported),
     ];
 
     pub(super) fn code(self) -> u8 {

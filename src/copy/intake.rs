@@ -1,25 +1,28 @@
-//! The receiving state machine: bytes of the stream in, files on the disk and verdicts out.
+//! The receiving state machine: bytes of the stream in, files on the disk and answers out.
 //!
 //! It blocks on the disk and knows nothing of tokio; [`Receiver`](super::Receiver) feeds it one batch
 //! at a time.
+
+mod offers;
+mod receiving;
+mod settle;
 
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::{CopyError, FileError, ProtocolError};
+use self::offers::{Kind, Offers, Open, Wish};
+use self::receiving::Receiving;
+use super::error::{CopyError, FileError, ProtocolError, Refusal};
 use super::path::{WirePath, display_bytes};
-use super::place::{Incoming, Placer, Rejection};
 use super::progress::{Digest, Recorder, Report, RetryCause};
 use super::protocol::{
-    Attributes, DATA, Decoder, END, FILE, FileOffer, Frame, Item, MAX_WINDOW, SEAL, Verdict,
-    WITHDRAW, Withdrawal,
+    Attributes, BLOCK, CONTENT, DATA, Decoder, END, FILE, FileOffer, Frame, HOLE, Item, LINK,
+    Options, SEAL, Verdict, WITHDRAW, Withdrawal,
 };
-
-/// Verdicts wait for the sync of their directories; at this many directories they stop waiting, so
-/// that their open handles stay few.
-const MAX_TOUCHED: usize = 32;
+use super::store::{Decision, Ended, PlaceOptions, Placer, Rejection};
+use super::tree_hash::Cv;
 
 /// What one batch of input led to.
 #[derive(Debug)]
@@ -32,73 +35,66 @@ pub(super) struct Step {
     pub(super) result: Result<bool, CopyError>,
 }
 
-/// The receiving state machine: bytes in, files and verdicts out.
+/// What one session may bring.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IntakeLimits {
+    pub(super) max_files: u64,
+    pub(super) max_bytes: u64,
+}
+
+impl Default for IntakeLimits {
+    fn default() -> Self {
+        Self {
+            max_files: u64::MAX,
+            max_bytes: u64::MAX,
+        }
+    }
+}
+
+/// The receiving state machine: bytes in, files and answers out.
 ///
 /// # Invariants
-/// - `next_id` is the number of offers seen; each offer has the number before it increased.
-/// - `verdicts[id % MAX_WINDOW]` belongs to offer `id` for the last [`MAX_WINDOW`] offers.
-/// - A verdict leaves only after the directories that it speaks of were synced.
+/// - `offers` holds each offer without a verdict, and the answers to the last ones that have one.
+/// - A verdict that something was placed leaves only after the directories that it speaks of were
+///   synced.
+/// - Nothing is offered before the options were told, and they are told once.
 #[derive(Debug)]
 pub(super) struct Intake {
     placer: Placer,
     recorder: Recorder,
+    limits: IntakeLimits,
     decoder: Decoder,
+    options: Option<Options>,
     current: Current,
-    next_id: u64,
-    verdicts: Vec<Verdict>,
-    /// Verdicts that wait for their directories to be synced.
-    unsynced: Vec<Placed>,
-    /// Files that the sender is to send again; at most [`MAX_WINDOW`].
+    offers: Offers,
+    /// Files that the sender is to send again; bounded by the window.
     retrying: HashSet<Arc<Path>>,
+    files: u64,
+    bytes: u64,
 }
 
-/// The file that the data frames belong to.
+/// The file that the content belongs to.
 #[derive(Debug)]
 enum Current {
     None,
     Receiving(Box<Receiving>),
-    /// A verdict has been given; the rest of the file is skipped.
-    Discarding,
-}
-
-#[derive(Debug)]
-struct Receiving {
-    offer: Offered,
-    incoming: Incoming,
-    received: u64,
-}
-
-/// What is kept of a [`FileOffer`].
-#[derive(Debug)]
-struct Offered {
-    id: u64,
-    path: Arc<Path>,
-    size: u64,
-    attempt: u8,
-    attempts: u8,
-}
-
-/// A file or directory that is in place; its verdict is due once its directory is synced.
-#[derive(Debug)]
-struct Placed {
-    id: u64,
-    path: Arc<Path>,
-    /// `None` for a directory.
-    file: Option<(u64, Digest)>,
+    /// The file of this offer has its verdict; the rest of it is skipped.
+    Discarding(u64),
 }
 
 impl Intake {
-    pub(super) fn new(placer: Placer, recorder: Recorder) -> Self {
-        let window = usize::try_from(MAX_WINDOW).unwrap_or(usize::MAX);
+    pub(super) fn new(placer: Placer, recorder: Recorder, limits: IntakeLimits) -> Self {
         Self {
             placer,
             recorder,
+            limits,
             decoder: Decoder::default(),
+            options: None,
             current: Current::None,
-            next_id: 0,
-            verdicts: vec![Verdict::Unknown; window],
-            unsynced: Vec::new(),
+            offers: Offers::new(),
             retrying: HashSet::new(),
+            files: 0,
+            bytes: 0,
         }
     }
 
@@ -106,18 +102,9 @@ impl Intake {
     pub(super) fn step(&mut self, mut input: Vec<u8>) -> Step {
         let mut replies = Vec::new();
         let mut result = self.take(&input, &mut replies);
-        self.settle_placed(&mut replies);
+        self.settle(&mut replies);
         if matches!(result, Ok(true)) {
-            if matches!(self.current, Current::None) {
-                Frame::Bye.encode(&mut replies);
-            } else {
-                let frame = Frame::Done.kind();
-                result = Err(ProtocolError::Unexpected {
-                    frame,
-                    when: "within a file",
-                }
-                .into());
-            }
+            result = self.finish(&mut replies).map(|()| true);
         }
         input.clear();
         Step {
@@ -125,6 +112,19 @@ impl Intake {
             replies,
             result,
         }
+    }
+
+    fn finish(&mut self, replies: &mut Vec<u8>) -> Result<(), CopyError> {
+        let when = if !matches!(self.current, Current::None) {
+            "within a file"
+        } else if !self.offers.is_empty() {
+            "before every offer is settled"
+        } else {
+            Frame::Bye.encode(replies);
+            return Ok(());
+        };
+        let frame = Frame::Done.kind();
+        Err(ProtocolError::Unexpected { frame, when }.into())
     }
 
     fn take(&mut self, mut input: &[u8], replies: &mut Vec<u8>) -> Result<bool, CopyError> {
@@ -140,8 +140,8 @@ impl Intake {
                 Item::Data(bytes) => self.on_data(bytes, replies)?,
                 Item::Frame(frame) => is_done = self.on_frame(frame, replies)?,
             }
-            if self.placer.touched_directories() >= MAX_TOUCHED {
-                self.settle_placed(replies);
+            if self.placer.is_due() {
+                self.settle(replies);
             }
         }
         self.decoder = decoder;
@@ -150,179 +150,328 @@ impl Intake {
 
     fn on_frame(&mut self, frame: Frame, replies: &mut Vec<u8>) -> Result<bool, CopyError> {
         match frame {
+            Frame::Options(options) => self.on_options(options)?,
             Frame::File(offer) => self.on_file(&offer, replies)?,
-            Frame::End(digest) => self.on_end(digest, replies)?,
-            Frame::Withdraw(withdrawal) => self.on_withdraw(withdrawal)?,
+            Frame::Link {
+                id,
+                attributes,
+                target,
+                path,
+            } => self.on_link(id, &attributes, &target, &path, replies)?,
             Frame::Seal {
                 id,
                 attributes,
                 path,
             } => self.on_seal(id, &attributes, &path, replies)?,
+            Frame::Content { id, from } => self.on_content(id, from, replies)?,
+            Frame::Hole(len) => self.on_hole(len, replies)?,
+            Frame::Block(cv) => self.on_block(cv, replies)?,
+            Frame::End(digest) => self.on_end(digest, replies)?,
+            Frame::Withdraw(id, withdrawal) => self.on_withdraw(id, withdrawal)?,
             Frame::Ask(id) => self.on_ask(id, replies)?,
+            Frame::Working(_) => {}
             Frame::Done => return Ok(true),
-            Frame::Fatal(message) => {
-                return Err(CopyError::Peer {
-                    file: None,
-                    message,
-                });
-            }
-            Frame::Verdict(..) | Frame::Progress(_) | Frame::Bye => {
-                let when = "from the sender";
-                return Err(ProtocolError::Unexpected {
-                    frame: frame.kind(),
-                    when,
-                }
-                .into());
+            Frame::Fatal(farewell, message) => return Err(CopyError::farewell(farewell, message)),
+            Frame::Verdict(..) | Frame::Need { .. } | Frame::Bye => {
+                let (frame, when) = (frame.kind(), "from the sender");
+                return Err(ProtocolError::Unexpected { frame, when }.into());
             }
         }
         Ok(false)
     }
 
+    fn on_options(&mut self, options: Options) -> Result<(), ProtocolError> {
+        if self.options.is_some() {
+            let frame = Frame::Options(options).kind();
+            let when = "for the second time";
+            return Err(ProtocolError::Unexpected { frame, when });
+        }
+        self.options = Some(options);
+        self.placer.set_options(PlaceOptions {
+            overwrite: options.overwrite,
+            preserve: !options.no_preserve,
+            recheck: options.recheck,
+            dry_run: options.dry_run,
+        });
+        Ok(())
+    }
+
     fn on_file(&mut self, offer: &FileOffer, replies: &mut Vec<u8>) -> Result<(), CopyError> {
-        self.open_offer(offer.id, FILE)?;
-        let checked = WirePath::parse(&offer.path);
-        let shown = match &checked {
-            Ok(path) => path.to_path(),
-            Err(_) => display_bytes(&offer.path),
-        };
-        let path: Arc<Path> = shown.into();
-        self.retrying.remove(&path);
-        let begun = checked
-            .map_err(Rejection::from)
-            .and_then(|checked| self.placer.begin(&checked, offer.attributes));
-        self.current = match begun {
-            Ok(incoming) => {
-                self.recorder
-                    .started(Arc::clone(&path), offer.size, u32::from(offer.attempt));
-                let FileOffer {
-                    id,
-                    size,
-                    attempt,
-                    attempts,
-                    ..
-                } = *offer;
-                let offer = Offered {
-                    id,
-                    path,
-                    size,
-                    attempt,
-                    attempts,
+        let options = self.check_place(FILE)?;
+        let (checked, shown) = check_path(&offer.path);
+        let id = offer.id;
+        self.retrying.remove(&shown);
+        self.offers.open(
+            id,
+            Open {
+                shown: Arc::clone(&shown),
+                path_len: offer.path.len(),
+                kind: Kind::Deciding,
+            },
+        )?;
+        let decided = checked.map_err(Rejection::from).and_then(|path| {
+            let wish = Wish {
+                path,
+                size: offer.size,
+                attributes: offer.attributes,
+                tag: offer.tag,
+                digest: offer.digest,
+            };
+            if wish.digest.is_some() {
+                self.recorder.checking(Arc::clone(&shown), offer.size);
+            }
+            let decision = self.placer.consider(&wish.considered())?;
+            Ok((wish, decision))
+        });
+        match decided {
+            Ok((_, Decision::Present)) => {
+                self.answer(id, Verdict::Present, replies);
+                self.recorder.present(shown, offer.size);
+            }
+            Ok((_, Decision::Needed { from, .. })) if options.dry_run => {
+                self.answer(id, Verdict::Planned, replies);
+                self.recorder.planned(shown, offer.size - from);
+            }
+            Ok((wish, Decision::Needed { from, stack })) => {
+                let len = offer.size.saturating_sub(from);
+                if let Err(refusal) = self.count(len) {
+                    self.reject(id, refusal.into(), replies);
+                    return Ok(());
+                }
+                let kind = Kind::Needed {
+                    wish,
+                    from,
+                    attempt: offer.attempt,
+                    attempts: offer.attempts,
                 };
-                Current::Receiving(Box::new(Receiving {
-                    offer,
-                    incoming,
-                    received: 0,
-                }))
+                self.offers.need(id, kind, from, stack, replies);
+            }
+            Err(rejection) => self.reject(id, rejection, replies),
+        }
+        Ok(())
+    }
+
+    /// Counts one more thing with so much content against the limits of the session.
+    fn count(&mut self, bytes: u64) -> Result<(), Refusal> {
+        if self.files >= self.limits.max_files {
+            return Err(Refusal::TooManyFiles);
+        }
+        if bytes > self.limits.max_bytes - self.bytes.min(self.limits.max_bytes) {
+            return Err(Refusal::TooManyBytes);
+        }
+        self.files += 1;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// A file that was counted will be offered again, or never.
+    fn uncount(&mut self, bytes: u64) {
+        self.files = self.files.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    fn on_content(&mut self, id: u64, from: u64, replies: &mut Vec<u8>) -> Result<(), CopyError> {
+        self.check_place(CONTENT)?;
+        let Some((wish, attempt, attempts)) = self.offers.begin(id, from) else {
+            return Err(ProtocolError::NoSuchOffer(id).into());
+        };
+        let shown = self.offers.shown(id);
+        self.recorder
+            .started(Arc::clone(&shown), wish.size, u32::from(attempt));
+        match self.placer.begin(&wish.considered(), from) {
+            Ok(incoming) => {
+                if from > 0 {
+                    self.recorder.resumed(shown, from);
+                }
+                let receiving = Receiving::new(id, attempt, attempts, wish.size, from, incoming);
+                self.current = Current::Receiving(Box::new(receiving));
             }
             Err(rejection) => {
-                self.reject(offer.id, path, rejection, replies);
-                Current::Discarding
+                self.current = Current::Discarding(id);
+                self.reject(id, rejection, replies);
             }
-        };
+        }
         Ok(())
     }
 
     fn on_data(&mut self, bytes: &[u8], replies: &mut Vec<u8>) -> Result<(), CopyError> {
-        let receiving = match &mut self.current {
-            Current::Receiving(receiving) => receiving,
-            Current::Discarding => return Ok(()),
-            Current::None => {
-                let when = "outside a file";
-                return Err(ProtocolError::Unexpected { frame: DATA, when }.into());
-            }
-        };
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let (got, announced) = (receiving.received.saturating_add(len), receiving.offer.size);
-        if got > announced {
-            return Err(ProtocolError::FileLength { announced, got }.into());
-        }
-        match self.placer.write(&mut receiving.incoming, bytes) {
+        let Some(receiving) = self.current.at(DATA)? else {
+            return Ok(());
+        };
+        receiving.advance(DATA, len)?;
+        let written = self.placer.write(&mut receiving.incoming, bytes);
+        let id = receiving.id;
+        self.after_piece(id, len, len, written, replies);
+        Ok(())
+    }
+
+    fn on_hole(&mut self, len: u64, replies: &mut Vec<u8>) -> Result<(), CopyError> {
+        let Some(receiving) = self.current.at(HOLE)? else {
+            return Ok(());
+        };
+        receiving.advance(HOLE, len)?;
+        let left_out = self.placer.hole(&mut receiving.incoming, len);
+        let id = receiving.id;
+        self.after_piece(id, len, 0, left_out, replies);
+        Ok(())
+    }
+
+    fn on_block(&mut self, cv: Cv, replies: &mut Vec<u8>) -> Result<(), CopyError> {
+        let Some(receiving) = self.current.at(BLOCK)? else {
+            return Ok(());
+        };
+        receiving.end_block()?;
+        let checked = self.placer.block(&mut receiving.incoming, cv);
+        let id = receiving.id;
+        self.after_piece(id, 0, 0, checked, replies);
+        Ok(())
+    }
+
+    /// A piece of a file was taken, or the file ends here.
+    fn after_piece(
+        &mut self,
+        id: u64,
+        len: u64,
+        crossed: u64,
+        result: Result<(), Rejection>,
+        replies: &mut Vec<u8>,
+    ) {
+        match result {
+            Ok(()) if len == 0 => {}
             Ok(()) => {
-                receiving.received = got;
-                self.recorder.transferred(&receiving.offer.path, len);
+                let shown = self.offers.shown(id);
+                self.recorder.transferred(&shown, len, crossed);
             }
             Err(rejection) => {
-                let (id, path) = (receiving.offer.id, Arc::clone(&receiving.offer.path));
-                self.current = Current::Discarding;
-                self.reject(id, path, rejection, replies);
+                let previous = std::mem::replace(&mut self.current, Current::Discarding(id));
+                if let Current::Receiving(receiving) = previous {
+                    self.drop_receiving(*receiving, rejection, replies);
+                }
             }
         }
-        Ok(())
     }
 
     fn on_end(&mut self, expected: Digest, replies: &mut Vec<u8>) -> Result<(), CopyError> {
-        let receiving = match std::mem::replace(&mut self.current, Current::None) {
-            Current::Receiving(receiving) => *receiving,
-            Current::Discarding => return Ok(()),
-            Current::None => {
-                let when = "outside a file";
-                return Err(ProtocolError::Unexpected { frame: END, when }.into());
-            }
+        let Some(receiving) = self.current.at(END)? else {
+            self.current = Current::None;
+            return Ok(());
         };
-        let (announced, got) = (receiving.offer.size, receiving.received);
-        if got != announced {
-            self.current = Current::Receiving(Box::new(receiving));
-            return Err(ProtocolError::FileLength { announced, got }.into());
-        }
-        let Offered {
+        receiving.check_end()?;
+        let Current::Receiving(receiving) = std::mem::replace(&mut self.current, Current::None)
+        else {
+            return Ok(());
+        };
+        let Receiving {
             id,
-            path,
-            size,
             attempt,
             attempts,
-        } = receiving.offer;
-        match self.placer.finish(receiving.incoming, expected) {
-            Ok(Verdict::Verified(digest)) => {
-                self.unsynced.push(Placed {
-                    id,
-                    path,
-                    file: Some((size, digest)),
-                });
+            size,
+            incoming,
+            ..
+        } = *receiving;
+        match self.placer.end(incoming, expected, id) {
+            Ok(Ended::Mismatch) => {
+                let rejection = Rejection::Mismatch;
+                self.end_badly(id, attempt, attempts, size, rejection, replies);
             }
-            Ok(verdict) => {
-                self.answer(id, verdict, replies);
-                if attempt < attempts {
-                    self.await_retry(path, attempt, RetryCause::Mismatch);
-                } else {
-                    let attempts = u32::from(attempts);
-                    self.recorder.failed(path, FileError::Mismatch { attempts });
-                }
-            }
-            Err(rejection) => self.reject(id, path, rejection, replies),
+            Ok(Ended::Settling) => self.offers.set(
+                id,
+                Kind::Settling {
+                    attempt,
+                    attempts,
+                    size,
+                },
+            ),
+            Err(rejection) => self.end_badly(id, attempt, attempts, size, rejection, replies),
         }
         Ok(())
     }
 
-    fn on_withdraw(&mut self, withdrawal: Withdrawal) -> Result<(), CopyError> {
-        let Offered {
-            path,
-            attempt,
-            attempts,
-            ..
-        } = match std::mem::replace(&mut self.current, Current::None) {
-            Current::Receiving(receiving) => receiving.offer,
-            Current::Discarding => return Ok(()),
-            Current::None => {
-                let when = "outside a file";
-                return Err(ProtocolError::Unexpected {
-                    frame: WITHDRAW,
-                    when,
+    fn on_withdraw(&mut self, id: u64, withdrawal: Withdrawal) -> Result<(), CopyError> {
+        let (attempt, attempts) = match &self.current {
+            Current::Discarding(current) if *current == id => {
+                self.current = Current::None;
+                return Ok(());
+            }
+            Current::Receiving(receiving) if receiving.id == id => {
+                let counts = (receiving.attempt, receiving.attempts);
+                let size = receiving.size;
+                if let Current::Receiving(receiving) =
+                    std::mem::replace(&mut self.current, Current::None)
+                {
+                    self.placer.keep(receiving.incoming);
                 }
-                .into());
+                self.uncount(size);
+                counts
+            }
+            Current::None => match self.offers.needed(id) {
+                Some((size, attempt, attempts)) => {
+                    self.uncount(size);
+                    (attempt, attempts)
+                }
+                None => return Err(ProtocolError::NoSuchOffer(id).into()),
+            },
+            Current::Receiving(_) | Current::Discarding(_) => {
+                let when = "within a file";
+                let frame = WITHDRAW;
+                return Err(ProtocolError::Unexpected { frame, when }.into());
             }
         };
+        let shown = self.offers.shown(id);
+        self.offers.close(id, Verdict::Unknown);
         match withdrawal {
             Withdrawal::Again if attempt < attempts => {
-                self.await_retry(path, attempt, RetryCause::Changed);
+                self.await_retry(shown, attempt, RetryCause::Changed);
             }
             Withdrawal::Again | Withdrawal::Changed => {
                 let attempts = u32::from(attempt);
-                self.recorder.failed(path, FileError::Changed { attempts });
+                self.recorder.failed(shown, FileError::Changed { attempts });
             }
             Withdrawal::Unreadable | Withdrawal::Settled => {
                 let error = io::Error::other("the sender could not read on");
-                self.recorder.failed(path, FileError::Read(Arc::new(error)));
+                self.recorder
+                    .failed(shown, FileError::Read(Arc::new(error)));
             }
+        }
+        Ok(())
+    }
+
+    fn on_link(
+        &mut self,
+        id: u64,
+        attributes: &Attributes,
+        target: &[u8],
+        path: &[u8],
+        replies: &mut Vec<u8>,
+    ) -> Result<(), CopyError> {
+        let options = self.check_place(LINK)?;
+        let (checked, shown) = check_path(path);
+        self.offers.open(
+            id,
+            Open {
+                shown: Arc::clone(&shown),
+                path_len: path.len() + target.len(),
+                kind: Kind::Link,
+            },
+        )?;
+        let made = checked.map_err(Rejection::from).and_then(|path| {
+            if options.dry_run {
+                let decision = self.placer.consider_link(&path, target)?;
+                return Ok(decision != Decision::Present);
+            }
+            self.count(0)?;
+            self.placer.link(&path, target, attributes, id)
+        });
+        match made {
+            Ok(true) if options.dry_run => self.plan(id, replies),
+            // The next commit tells.
+            Ok(true) => {}
+            Ok(false) => {
+                self.answer(id, Verdict::Done, replies);
+                self.recorder.link_done(shown);
+            }
+            Err(rejection) => self.reject(id, rejection, replies),
         }
         Ok(())
     }
@@ -331,43 +480,45 @@ impl Intake {
         &mut self,
         id: u64,
         attributes: &Attributes,
-        bytes: &[u8],
+        path: &[u8],
         replies: &mut Vec<u8>,
     ) -> Result<(), CopyError> {
-        self.open_offer(id, SEAL)?;
-        let path: Arc<Path> = display_bytes(bytes).into();
-        let sealed = WirePath::parse(bytes)
-            .map_err(Rejection::from)
-            .and_then(|checked| {
-                // The files in it come first: their renames would change its modification time.
-                self.placer.seal(&checked, attributes).map(|()| checked)
-            });
-        match sealed {
-            Ok(checked) => {
-                let path = checked.to_path().into();
-                self.unsynced.push(Placed {
-                    id,
-                    path,
-                    file: None,
-                });
+        let options = self.check_place(SEAL)?;
+        let (checked, shown) = check_path(path);
+        self.offers.open(
+            id,
+            Open {
+                shown,
+                path_len: path.len(),
+                kind: Kind::Directory,
+            },
+        )?;
+        let made = checked.map_err(Rejection::from).and_then(|path| {
+            if options.dry_run {
+                return self.placer.consider_seal(&path);
             }
-            Err(rejection) => self.reject(id, path, rejection, replies),
+            self.count(0)?;
+            self.placer.seal(&path, attributes, id)
+        });
+        match made {
+            Ok(()) if options.dry_run => self.plan(id, replies),
+            // The next commit tells.
+            Ok(()) => {}
+            Err(rejection) => self.reject(id, rejection, replies),
         }
         Ok(())
     }
 
+    /// In a dry run: this would be made.
+    fn plan(&mut self, id: u64, replies: &mut Vec<u8>) {
+        let shown = self.offers.shown(id);
+        self.answer(id, Verdict::Planned, replies);
+        self.recorder.planned(shown, 0);
+    }
+
     fn on_ask(&mut self, id: u64, replies: &mut Vec<u8>) -> Result<(), CopyError> {
-        let is_remembered = id < self.next_id && self.next_id - id <= MAX_WINDOW;
-        if !is_remembered {
-            return Err(ProtocolError::NoSuchOffer(id).into());
-        }
-        self.settle_placed(replies);
-        let verdict = self
-            .verdicts
-            .get(slot(id))
-            .cloned()
-            .unwrap_or(Verdict::Unknown);
-        Frame::Verdict(id, verdict).encode(replies);
+        self.settle(replies);
+        self.offers.repeat(id, replies)?;
         Ok(())
     }
 
@@ -375,99 +526,44 @@ impl Intake {
         self.recorder.take_report()
     }
 
-    /// Checks that a new offer may come now and has the next number.
-    fn open_offer(&mut self, id: u64, frame: u8) -> Result<(), ProtocolError> {
-        if !matches!(self.current, Current::None) {
-            return Err(ProtocolError::Unexpected {
-                frame,
-                when: "within a file",
-            });
-        }
-        if id != self.next_id {
-            return Err(ProtocolError::OfferOrder {
-                expected: self.next_id,
-                got: id,
-            });
-        }
-        self.next_id = id.saturating_add(1);
-        if let Some(slot) = self.verdicts.get_mut(slot(id)) {
-            *slot = Verdict::Unknown;
-        }
-        Ok(())
-    }
-
-    /// Syncs the directories of what was placed, and gives the verdicts.
-    fn settle_placed(&mut self, replies: &mut Vec<u8>) {
-        let synced = self
-            .placer
-            .sync()
-            .map_err(|error| (error.kind(), error.to_string()));
-        for Placed { id, path, file } in std::mem::take(&mut self.unsynced) {
-            match (&synced, file) {
-                (Ok(()), Some((size, digest))) => {
-                    self.answer(id, Verdict::Verified(digest), replies);
-                    self.recorder.verified(path, size, digest);
-                }
-                (Ok(()), None) => {
-                    self.answer(id, Verdict::Sealed, replies);
-                    self.recorder.directory_done(path);
-                }
-                (Err((kind, message)), _) => {
-                    self.answer(id, Verdict::Failed(*kind, message.clone()), replies);
-                    let (kind, message) = (*kind, message.clone());
-                    self.recorder
-                        .failed(path, FileError::Store { kind, message });
-                }
-            }
-        }
-    }
-
-    fn reject(&mut self, id: u64, path: Arc<Path>, rejection: Rejection, replies: &mut Vec<u8>) {
-        let verdict = Verdict::from(rejection);
-        let error = match verdict.clone() {
-            Verdict::Failed(kind, message) => FileError::Store { kind, message },
-            Verdict::Refused(refusal) => FileError::Refused(refusal),
-            _ => FileError::Interrupted,
+    /// Checks that what is no content may come now.
+    fn check_place(&self, frame: u8) -> Result<Options, ProtocolError> {
+        let when = match (&self.current, self.options) {
+            (Current::None, Some(options)) => return Ok(options),
+            (Current::None, None) => "before the options",
+            (Current::Receiving(_) | Current::Discarding(_), _) => "within a file",
         };
-        tracing::debug!(path = %path.display(), %error, "file not placed");
-        self.answer(id, verdict, replies);
-        self.recorder.failed(path, error);
-    }
-
-    fn answer(&mut self, id: u64, verdict: Verdict, replies: &mut Vec<u8>) {
-        let frame = Frame::Verdict(id, verdict);
-        frame.encode(replies);
-        if let (Frame::Verdict(_, verdict), Some(slot)) = (frame, self.verdicts.get_mut(slot(id))) {
-            *slot = verdict;
-        }
-    }
-
-    fn await_retry(&mut self, path: Arc<Path>, attempt: u8, cause: RetryCause) {
-        if self.retrying.len() < self.verdicts.len() {
-            self.retrying.insert(Arc::clone(&path));
-        }
-        self.recorder.retrying(path, u32::from(attempt) + 1, cause);
+        Err(ProtocolError::Unexpected { frame, when })
     }
 
     pub(super) fn current_path(&self) -> Option<PathBuf> {
         match &self.current {
-            Current::Receiving(receiving) => Some(receiving.offer.path.to_path_buf()),
-            Current::None | Current::Discarding => None,
-        }
-    }
-
-    /// The session broke: every file that was begun gets its end.
-    pub(super) fn interrupt(&mut self) {
-        if let Current::Receiving(receiving) = std::mem::replace(&mut self.current, Current::None) {
-            self.recorder
-                .failed(receiving.offer.path, FileError::Interrupted);
-        }
-        for path in std::mem::take(&mut self.retrying) {
-            self.recorder.failed(path, FileError::Interrupted);
+            Current::Receiving(receiving) => Some(self.offers.shown(receiving.id).to_path_buf()),
+            Current::None | Current::Discarding(_) => None,
         }
     }
 }
 
-fn slot(id: u64) -> usize {
-    usize::try_from(id % MAX_WINDOW).unwrap_or_default()
+impl Current {
+    /// The file that content belongs to; `None` if it is skipped.
+    fn at(&mut self, frame: u8) -> Result<Option<&mut Receiving>, ProtocolError> {
+        match self {
+            Self::Receiving(receiving) => Ok(Some(receiving)),
+            Self::Discarding(_) => Ok(None),
+            Self::None => {
+                let when = "outside a file";
+                Err(ProtocolError::Unexpected { frame, when })
+            }
+        }
+    }
+}
+
+/// Checks a path, and says how it is shown.
+fn check_path(bytes: &[u8]) -> (Result<WirePath, Refusal>, Arc<Path>) {
+    let checked = WirePath::parse(bytes);
+    let shown = match &checked {
+        Ok(path) => path.to_path(),
+        Err(_) => display_bytes(bytes),
+    };
+    (checked, shown.into())
 }

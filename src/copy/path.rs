@@ -179,8 +179,7 @@ fn check_part(part: &[u8]) -> Result<(), Refusal> {
 }
 
 /// What Win32 would read as a device, a stream or another name.
-#[cfg(any(windows, test))]
-fn check_windows_part(part: &[u8]) -> Result<(), Refusal> {
+pub(super) fn check_windows_part(part: &[u8]) -> Result<(), Refusal> {
     const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
     let text = std::str::from_utf8(part).map_err(|_| Refusal::NotRepresentable)?;
     let is_reserved_char = |c: char| c < ' ' || r#"<>:"|?*\"#.contains(c);

@@ -58,7 +58,8 @@ impl fmt::Display for RetryCause {
 /// Something that happened during a copy.
 ///
 /// Every file and directory that was [`Started`](Self::Started), found to be impossible, or refused
-/// ends with exactly one of [`Verified`](Self::Verified), [`DirectoryDone`](Self::DirectoryDone) and
+/// ends with exactly one of [`Verified`](Self::Verified), [`Present`](Self::Present),
+/// [`LinkDone`](Self::LinkDone), [`DirectoryDone`](Self::DirectoryDone), [`Planned`](Self::Planned) and
 /// [`Failed`](Self::Failed), on both ends, also when the session breaks (then with
 /// [`FileError::Interrupted`]). Paths are relative: to the receiver's root, or beginning with the
 /// last part of a path that was given to the sender.
@@ -81,6 +82,23 @@ pub enum Event {
         /// The file.
         path: Arc<Path>,
         /// How many bytes since the last event about it.
+        bytes: u64,
+    },
+    /// A file is being read without being sent: for its hash, or because what an earlier session left
+    /// of it is checked.
+    #[non_exhaustive]
+    Checking {
+        /// The file.
+        path: Arc<Path>,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A file goes on where an earlier session ended.
+    #[non_exhaustive]
+    Resumed {
+        /// The file.
+        path: Arc<Path>,
+        /// How many of its bytes need not be sent again.
         bytes: u64,
     },
     /// A file will be sent again.
@@ -111,6 +129,29 @@ pub enum Event {
         /// The hash that both ends computed.
         digest: Digest,
     },
+    /// An equal file was there already: same size and modification time, or same hash where that was
+    /// asked for.
+    #[non_exhaustive]
+    Present {
+        /// The file.
+        path: Arc<Path>,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// In a dry run: a file, link or directory would be taken.
+    #[non_exhaustive]
+    Planned {
+        /// What would be taken.
+        path: Arc<Path>,
+        /// How many bytes would be sent.
+        bytes: u64,
+    },
+    /// A symbolic link exists with its target.
+    #[non_exhaustive]
+    LinkDone {
+        /// The link.
+        path: Arc<Path>,
+    },
     /// A directory exists with its mode and modification time, after everything in it was settled.
     #[non_exhaustive]
     DirectoryDone {
@@ -133,13 +174,26 @@ pub enum Event {
 pub struct Totals {
     /// Files that lie verified under their final name.
     pub files_verified: u64,
+    /// Files that were there already and equal.
+    pub files_present: u64,
+    /// In a dry run: files, links and directories that would be taken.
+    pub planned: u64,
+    /// Symbolic links that exist with their targets.
+    pub links: u64,
     /// Directories that were made or found, and given their mode and modification time.
     pub directories: u64,
-    /// Files and directories that were not copied.
+    /// Files, links and directories that were not copied.
     pub failed: u64,
     /// Content bytes of the verified files.
     pub bytes_verified: u64,
-    /// Content bytes that crossed the stream, those of repeated attempts included.
+    /// Content bytes of the files that were there already and equal.
+    pub bytes_present: u64,
+    /// Content bytes that an earlier session had left and that were not sent again.
+    pub bytes_resumed: u64,
+    /// In a dry run: content bytes that would be sent.
+    pub bytes_planned: u64,
+    /// Content bytes that crossed the stream, those of repeated attempts included; the holes of
+    /// sparse files do not cross it.
     pub bytes_transferred: u64,
     /// How often a file was sent again. The receiver counts the mismatches that it found.
     pub retries: u64,
@@ -159,6 +213,16 @@ pub enum Outcome {
         /// The hash that both ends computed.
         digest: Digest,
     },
+    /// An equal file was there already.
+    #[non_exhaustive]
+    Present {
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// In a dry run: it would be taken.
+    Planned,
+    /// A symbolic link exists with its target.
+    Link,
     /// A directory exists with its mode and modification time.
     Directory,
     /// It was not copied.
@@ -200,7 +264,11 @@ impl Report {
             .iter()
             .filter_map(|entry| match &entry.outcome {
                 Outcome::Failed(error) => Some((&*entry.path, error)),
-                Outcome::Verified { .. } | Outcome::Directory => None,
+                Outcome::Verified { .. }
+                | Outcome::Present { .. }
+                | Outcome::Planned
+                | Outcome::Link
+                | Outcome::Directory => None,
             })
     }
 }
@@ -239,8 +307,9 @@ impl Recorder {
         });
     }
 
-    pub(super) fn transferred(&mut self, path: &Arc<Path>, bytes: u64) {
-        self.report.totals.bytes_transferred += bytes;
+    /// So many bytes of a file went by, and so many of them crossed the stream.
+    pub(super) fn transferred(&mut self, path: &Arc<Path>, bytes: u64, crossed: u64) {
+        self.report.totals.bytes_transferred += crossed;
         (self.on_event)(Event::Progress {
             path: Arc::clone(path),
             bytes,
@@ -266,6 +335,35 @@ impl Recorder {
         self.report.totals.bytes_verified += size;
         self.keep(&path, Outcome::Verified { size, digest });
         (self.on_event)(Event::Verified { path, size, digest });
+    }
+
+    pub(super) fn checking(&mut self, path: Arc<Path>, size: u64) {
+        (self.on_event)(Event::Checking { path, size });
+    }
+
+    pub(super) fn resumed(&mut self, path: Arc<Path>, bytes: u64) {
+        self.report.totals.bytes_resumed += bytes;
+        (self.on_event)(Event::Resumed { path, bytes });
+    }
+
+    pub(super) fn present(&mut self, path: Arc<Path>, size: u64) {
+        self.report.totals.files_present += 1;
+        self.report.totals.bytes_present += size;
+        self.keep(&path, Outcome::Present { size });
+        (self.on_event)(Event::Present { path, size });
+    }
+
+    pub(super) fn planned(&mut self, path: Arc<Path>, bytes: u64) {
+        self.report.totals.planned += 1;
+        self.report.totals.bytes_planned += bytes;
+        self.keep(&path, Outcome::Planned);
+        (self.on_event)(Event::Planned { path, bytes });
+    }
+
+    pub(super) fn link_done(&mut self, path: Arc<Path>) {
+        self.report.totals.links += 1;
+        self.keep(&path, Outcome::Link);
+        (self.on_event)(Event::LinkDone { path });
     }
 
     pub(super) fn directory_done(&mut self, path: Arc<Path>) {

@@ -1,7 +1,7 @@
-//! The receiving side: [`Receiver`] joins a stream and an [`Intake`].
+//! The receiving side: [`Receiver`] joins an [`Intake`] and a stream.
 //!
-//! The state machine works on one batch at a time in a blocking task, while the next batch is
-//! already gathered from the stream and the verdicts of the last one are written.
+//! The state machine works on one batch of input in a blocking task, while the next batch is read
+//! and the answers are written.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::access::{self, Denial, Greetings, Secret};
+use super::disk::{Disk, PlainDisk};
 use super::error::CopyError;
-use super::intake::{Intake, Step};
-use super::place::{Disk, Placer, PlainDisk};
+use super::intake::{Intake, IntakeLimits, Step};
 use super::progress::{Event, Recorder, Report};
 use super::protocol::{Frame, GREETING_LEN, Greeting, VERSION};
+use super::store::{NamePolicy, Partials, PlaceSettings, Placer, Spawner};
+use super::watch::{Wait, Watch};
 use super::worker::Worker;
-use super::{FAREWELL_TIMEOUT, check_range, discard_events};
+use super::{FAREWELL_TIMEOUT, WORKING_EVERY, check_range, discard_events, say_farewell};
 
 /// Bytes gathered from the stream for one batch. Two batches exist: one is filled, one worked on.
 const BATCH_LEN: usize = 256 * 1024;
-
-/// How often the sender is told that the disk makes progress, when it does.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Takes files and directory trees from any number of senders and puts them below one directory.
 ///
@@ -42,7 +42,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// use reliable_udp::copy::{Receiver, Sender};
 ///
 /// let root = tempfile::tempdir()?;
-/// let receiver = Receiver::builder(root.path()).overwrite(false).build()?;
+/// let receiver = Receiver::builder(root.path()).verify_writes(true).build()?;
 /// let (mut near, mut far) = tokio::io::duplex(64 * 1024); // or two ends of a connection
 /// let sender = Sender::new();
 /// let (received, sent) =
@@ -54,6 +54,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Receiver {
     root: Arc<Dir>,
+    partials: Arc<Partials>,
     settings: ReceiverBuilder,
 }
 
@@ -62,24 +63,85 @@ pub struct Receiver {
 #[must_use = "a builder does nothing until build() is called"]
 pub struct ReceiverBuilder {
     root: PathBuf,
-    overwrite: bool,
+    place: PlaceSettings,
+    limits: IntakeLimits,
     handshake_timeout: Duration,
+    stall_timeout: Duration,
     result_limit: usize,
+    secret: Option<Secret>,
+    binding: Vec<u8>,
     disk: Arc<dyn Disk>,
 }
 
 impl ReceiverBuilder {
-    /// Whether a file replaces an existing one of the same name, after it was verified. Default:
-    /// true. If false, such a file fails with [`Refusal::Exists`](super::Refusal::Exists);
-    /// directories are shared in either case.
-    pub fn overwrite(mut self, overwrite: bool) -> Self {
-        self.overwrite = overwrite;
+    /// Whether a sender that asks for it may replace existing files. Default: true. If false, a file
+    /// that exists with other content fails with [`Refusal::Exists`](super::Refusal::Exists) whatever
+    /// the sender asks for; directories are shared in either case.
+    pub fn may_overwrite(mut self, may_overwrite: bool) -> Self {
+        self.place.may_overwrite = may_overwrite;
         self
     }
 
-    /// How long a sender may take for its greeting. Default: 30 s. Range: above zero.
+    /// How many files, links and directories one session may bring; the others fail with
+    /// [`Refusal::TooManyFiles`](super::Refusal::TooManyFiles). Default: no bound.
+    pub fn max_files(mut self, files: u64) -> Self {
+        self.limits.max_files = files;
+        self
+    }
+
+    /// How many bytes of content one session may bring; a file that would bring more fails with
+    /// [`Refusal::TooManyBytes`](super::Refusal::TooManyBytes). Default: no bound.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.limits.max_bytes = bytes;
+        self
+    }
+
+    /// How many bytes stay free on the disk of the root; a file that would leave less fails with
+    /// [`Refusal::KeepsFree`](super::Refusal::KeepsFree). Default: 0, until the disk is full.
+    pub fn min_free_space(mut self, bytes: u64) -> Self {
+        self.place.min_free = bytes;
+        self
+    }
+
+    /// Whether each write is read back at once and repeated, a bounded number of times, until it reads
+    /// as written: for disks that lie. Slow. Default: false; what was written is read back once in
+    /// any case, before the file gets its name, and sent again if it is wrong.
+    pub fn verify_writes(mut self, verify: bool) -> Self {
+        self.place.verify_writes = verify;
+        self
+    }
+
+    /// Reads what was written back until one value of each byte was seen `2 n + 1` times: for disks
+    /// that lie. Default: 0, one reading.
+    pub fn read_votes(mut self, n: u8) -> Self {
+        self.place.read_votes = n;
+        self
+    }
+
+    /// Whether names must be good on every common system: those that Windows reserves, and those that
+    /// differ from another only in case, are refused. Default: false; they are refused where this
+    /// system, or the directory, would not keep them apart.
+    pub fn portable_names(mut self, portable: bool) -> Self {
+        self.place.names = if portable {
+            NamePolicy::Portable
+        } else {
+            NamePolicy::Native
+        };
+        self
+    }
+
+    /// How long a sender may take for its greeting and to prove the shared secret. Default: 30 s.
+    /// Range: above zero.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
+        self
+    }
+
+    /// How long nothing at all may move, neither a byte on the stream in either direction nor one on
+    /// this side's disk, before the session ends with [`CopyError::Stalled`]. Default: 2 min. Range:
+    /// above zero.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stall_timeout = timeout;
         self
     }
 
@@ -87,6 +149,23 @@ impl ReceiverBuilder {
     /// against a sender of endless files. Default: 65,536 entries. Range: any; 0 keeps the sums only.
     pub fn result_limit(mut self, entries: usize) -> Self {
         self.result_limit = entries;
+        self
+    }
+
+    /// The secret that every sender must prove to know before it may offer anything. Default: none;
+    /// whoever reaches the receiver may write below its root.
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Puts a disk in between that lies: it flips a bit in some of the pages of 4 KiB that are read or
+    /// written, with a chance of 0.001, 0.003, 0.01, 0.03 or 0.1 by `level` from 1 to 5. The same `seed`
+    /// and the same reads and writes give the same lies. To try out
+    /// [`verify_writes`](Self::verify_writes) and [`read_votes`](Self::read_votes) (feature `sim`).
+    #[cfg(feature = "sim")]
+    pub fn nastiness(mut self, level: u8, seed: u64) -> Self {
+        self.disk = Arc::new(super::nasty::NastyDisk::new(level, seed));
         self
     }
 
@@ -102,12 +181,12 @@ impl ReceiverBuilder {
     /// [`CopyError::Root`] if it cannot be opened, [`CopyError::InvalidArgument`] if a value lies
     /// outside its range.
     pub fn build(self) -> Result<Receiver, CopyError> {
-        check_range(
-            !self.handshake_timeout.is_zero(),
-            "handshake_timeout",
-            &self.handshake_timeout,
-            "above zero",
-        )?;
+        for (name, value) in [
+            ("handshake_timeout", &self.handshake_timeout),
+            ("stall_timeout", &self.stall_timeout),
+        ] {
+            check_range(!value.is_zero(), name, value, "above zero")?;
+        }
         let root = Dir::open_ambient_dir(&self.root, ambient_authority()).map_err(|source| {
             CopyError::Root {
                 path: self.root.clone(),
@@ -116,6 +195,7 @@ impl ReceiverBuilder {
         })?;
         Ok(Receiver {
             root: Arc::new(root),
+            partials: Arc::default(),
             settings: self,
         })
     }
@@ -126,11 +206,28 @@ impl Receiver {
     pub fn builder(root: impl Into<PathBuf>) -> ReceiverBuilder {
         ReceiverBuilder {
             root: root.into(),
-            overwrite: true,
+            place: PlaceSettings {
+                may_overwrite: true,
+                ..PlaceSettings::default()
+            },
+            limits: IntakeLimits::default(),
             handshake_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(120),
             result_limit: 65_536,
+            secret: None,
+            binding: Vec::new(),
             disk: Arc::new(PlainDisk),
         }
+    }
+
+    /// Returns the same receiver for a stream over a channel that can be told from every other, such
+    /// as by the exporter of its TLS session; see
+    /// [`SenderBuilder::channel_binding`](super::SenderBuilder::channel_binding).
+    #[must_use]
+    pub fn with_channel_binding(&self, binding: impl Into<Vec<u8>>) -> Self {
+        let mut bound = self.clone();
+        bound.settings.binding = binding.into();
+        bound
     }
 
     /// Takes what one sender sends over `stream`, until it says that it is done.
@@ -140,12 +237,13 @@ impl Receiver {
     ///
     /// # Errors
     /// A file that was not placed is no error here: see [`Report::failures`]. An error ends the
-    /// session: the stream broke, or the sender broke the protocol. What was verified before stays;
-    /// temporary files are removed.
+    /// session: the stream broke or stalled, the sender did not prove the secret, or broke the
+    /// protocol. What was verified before stays, and so does what can be continued of the file that
+    /// was being received.
     ///
     /// # Cancel safety
     /// Not cancel safe: the stream is left at an unknown position and must be dropped. Files verified
-    /// so far stay; the temporary file is removed once the disk work under way has ended.
+    /// so far stay, and so does what can be continued, once the disk work under way has ended.
     pub async fn receive<S>(&self, stream: &mut S) -> Result<Report, CopyError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -167,28 +265,53 @@ impl Receiver {
         S: AsyncRead + AsyncWrite + Unpin + Send,
         F: FnMut(Event) + Send + 'static,
     {
-        let handshake = timeout(self.settings.handshake_timeout, greet(stream));
-        handshake
-            .await
-            .map_err(|_| CopyError::HandshakeTimeout(self.settings.handshake_timeout))??;
-
-        let moved = Arc::new(AtomicU64::new(0));
         let settings = &self.settings;
-        let disk = Arc::clone(&settings.disk);
+        self.in_time(greet(stream, settings, None)).await?;
+        let worked = Arc::new(AtomicU64::new(0));
+        let runtime = tokio::runtime::Handle::current();
         let placer = Placer::new(
             Arc::clone(&self.root),
-            disk,
-            settings.overwrite,
-            Arc::clone(&moved),
+            Arc::clone(&settings.disk),
+            settings.place.clone(),
+            Arc::clone(&self.partials),
+            Arc::clone(&worked),
+            Spawner::new(move |work| drop(runtime.spawn_blocking(work))),
         );
         let recorder = Recorder::new(settings.result_limit, Box::new(on_event));
-        let mut worker = Worker::new(Intake::new(placer, recorder));
-        let result = converse(stream, &mut worker, &moved).await;
+        let mut worker = Worker::new(Intake::new(placer, recorder, settings.limits));
+        let watch = Watch::new(worked);
+        let result = converse(stream, &mut worker, settings.stall_timeout, &watch).await;
         let mut intake = worker.into_inner().await?;
         match result {
             Ok(()) => Ok(intake.take_report()),
             Err(error) => Err(close_intake(intake, error).await),
         }
+    }
+
+    /// Answers a sender that is not to be served, so that it learns why: too many sessions, or an
+    /// address that may not write here. Takes at most `handshake_timeout`; nothing is written to disk.
+    ///
+    /// # Errors
+    /// [`CopyError::Denied`] with `denial` if the sender was told, otherwise what came in between.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the stream is left at an unknown position and must be dropped.
+    pub async fn deny<S>(&self, stream: &mut S, denial: Denial) -> Result<(), CopyError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        self.in_time(greet(stream, &self.settings, Some(denial)))
+            .await
+    }
+
+    async fn in_time<T>(
+        &self,
+        handshake: impl Future<Output = Result<T, CopyError>>,
+    ) -> Result<T, CopyError> {
+        let patience = self.settings.handshake_timeout;
+        timeout(patience, handshake)
+            .await
+            .map_err(|_| CopyError::HandshakeTimeout(patience))?
     }
 }
 
@@ -202,46 +325,61 @@ async fn close_intake(mut intake: Intake, error: CopyError) -> CopyError {
     closing.await.unwrap_or(CopyError::RuntimeGone)
 }
 
-/// Reads the sender's greeting and answers it.
-async fn greet<S>(stream: &mut S) -> Result<(), CopyError>
+/// Reads the sender's greeting and answers it, and has the secret proven if there is one.
+async fn greet<S>(
+    stream: &mut S,
+    settings: &ReceiverBuilder,
+    denial: Option<Denial>,
+) -> Result<(), CopyError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut bytes = [0; GREETING_LEN];
+    let mut sender = [0; GREETING_LEN];
     stream
-        .read_exact(&mut bytes)
+        .read_exact(&mut sender)
         .await
         .map_err(CopyError::connection)?;
-    let offered = Greeting::decode(bytes)?;
+    let offered = Greeting::decode(sender)?;
     let is_common = (offered.min_version..=offered.max_version).contains(&VERSION);
     let version = if is_common { VERSION } else { 0 };
-    // No feature exists yet, so none is granted.
+    let secret = settings.secret.as_ref();
+    // A sender with a secret looks for the reason behind a greeting that grants the secret, and only there.
+    let granted = access::grant(secret, if is_common { offered.features } else { 0 });
+    let denial = denial.or(granted.err());
     let answer = Greeting {
         min_version: version,
         max_version: version,
-        features: 0,
+        features: granted.unwrap_or(0),
     };
-    stream
-        .write_all(&answer.encode())
-        .await
-        .map_err(CopyError::connection)?;
-    stream.flush().await.map_err(CopyError::connection)?;
-    if is_common {
-        Ok(())
-    } else {
-        Err(CopyError::Version {
+    let receiver = answer.encode();
+    let answering = async {
+        stream.write_all(&receiver).await?;
+        stream.flush().await
+    };
+    answering.await.map_err(CopyError::connection)?;
+    if !is_common {
+        return Err(CopyError::Version {
             ours: VERSION,
             peer_min: offered.min_version,
             peer_max: offered.max_version,
-        })
+        });
     }
+    if let Some(denial) = denial {
+        return Err(access::deny(stream, denial).await);
+    }
+    if let Some(secret) = secret {
+        let greetings = Greetings { sender, receiver };
+        access::demand(stream, secret, greetings, &settings.binding).await?;
+    }
+    Ok(())
 }
 
 /// Moves bytes between the stream and the worker until the session is over.
 async fn converse<S>(
     stream: &mut S,
     worker: &mut Worker<Intake, Step>,
-    moved: &AtomicU64,
+    stall_timeout: Duration,
+    watch: &Watch,
 ) -> Result<(), CopyError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -253,38 +391,44 @@ where
     let writing = async {
         while let Some(reply) = queue.recv().await {
             is_between_frames.store(false, Ordering::Relaxed);
-            writer.write_all(&reply).await?;
+            let mut rest = reply.as_slice();
+            while !rest.is_empty() {
+                let written = writer.write(rest).await?;
+                if written == 0 {
+                    return Err(std::io::ErrorKind::WriteZero.into());
+                }
+                watch.moved();
+                rest = rest.get(written..).unwrap_or_default();
+            }
             writer.flush().await?;
             is_between_frames.store(true, Ordering::Relaxed);
         }
         Ok(())
     };
     let result = {
-        let feeding = feed(reader, worker, moved, replies);
+        let feeding = feed(reader, worker, watch, replies);
         let mut writing = std::pin::pin!(writing);
         let mut feeding = std::pin::pin!(feeding);
         tokio::select! {
             result = &mut feeding => match result {
                 // The queue is closed now; what it holds still has to go out.
-                Ok(()) => writing.await.map_err(CopyError::connection),
+                Ok(()) => tokio::select! {
+                    written = writing => written.map_err(CopyError::connection),
+                    error = watch.stalled(stall_timeout) => Err(error),
+                },
                 Err(error) => {
                     let _ = timeout(FAREWELL_TIMEOUT, writing).await;
                     Err(error)
                 }
             },
             Err(error) = &mut writing => Err(CopyError::connection(error)),
+            error = watch.stalled(stall_timeout) => Err(error),
         }
     };
-    if let Err(CopyError::Protocol { source, .. }) = &result
+    if let Err(error) = &result
         && is_between_frames.load(Ordering::Relaxed)
     {
-        let mut farewell = Vec::new();
-        Frame::Fatal(source.to_string()).encode(&mut farewell);
-        let saying = async {
-            writer.write_all(&farewell).await?;
-            writer.flush().await
-        };
-        let _ = timeout(FAREWELL_TIMEOUT, saying).await;
+        say_farewell(&mut writer, error).await;
     }
     result
 }
@@ -293,14 +437,14 @@ where
 async fn feed(
     mut reader: impl AsyncRead + Unpin,
     worker: &mut Worker<Intake, Step>,
-    moved: &AtomicU64,
+    watch: &Watch,
     replies: mpsc::Sender<Vec<u8>>,
 ) -> Result<(), CopyError> {
     let mut gathered = Vec::with_capacity(BATCH_LEN);
     let mut spare = Vec::with_capacity(BATCH_LEN);
     let mut is_ended = false;
-    let mut last_moved = 0;
-    let mut ticks = interval(PROGRESS_EVERY);
+    let mut last_worked = 0;
+    let mut ticks = interval(WORKING_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if !worker.is_busy() && !gathered.is_empty() {
@@ -312,11 +456,17 @@ async fn feed(
                 std::io::ErrorKind::UnexpectedEof.into(),
             ));
         }
+        watch.wait_for(if worker.is_busy() {
+            Wait::Disk
+        } else {
+            Wait::Peer
+        });
         let room = BATCH_LEN - gathered.len();
         let mut limited = (&mut gathered).limit(room);
         tokio::select! {
             read = reader.read_buf(&mut limited), if room > 0 && !is_ended => {
                 is_ended = read.map_err(CopyError::connection)? == 0;
+                watch.moved();
             }
             step = worker.finished(), if worker.is_busy() => {
                 let step = step?;
@@ -330,11 +480,11 @@ async fn feed(
                 }
             }
             _ = ticks.tick() => {
-                let now_moved = moved.load(Ordering::Relaxed);
-                if now_moved != last_moved {
-                    last_moved = now_moved;
+                let worked = watch.worked();
+                if worked != last_worked {
+                    last_worked = worked;
                     let mut frame = Vec::new();
-                    Frame::Progress(now_moved).encode(&mut frame);
+                    Frame::Working(worked).encode(&mut frame);
                     // With the queue full, verdicts are on their way and tell as much.
                     let _ = replies.try_send(frame);
                 }
