@@ -52,10 +52,12 @@ fn variable(name: &str, default: u64) -> u64 {
 /// On a disk in memory where there is one: what is tested is not how fast a disk syncs.
 fn scratch() -> TempDir {
     let memory = Path::new("/dev/shm");
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("reliable-udp-kills-");
     let found = if memory.is_dir() {
-        tempfile::tempdir_in(memory)
+        builder.tempdir_in(memory)
     } else {
-        tempfile::tempdir()
+        builder.tempdir()
     };
     found.unwrap()
 }

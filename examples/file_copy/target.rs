@@ -233,7 +233,7 @@ impl Target {
         let (name, patience) = (self.name.as_str(), self.plan.patience);
         let lost = |error: &dyn std::error::Error| Lost {
             exit: Exit::Connection,
-            words: format!("cannot connect to {name}: {}", text::chain(error)),
+            words: format!("cannot connect: {}", text::chain(error)),
             may_recover: true,
         };
         let mut last = None;

@@ -21,11 +21,15 @@ pub(crate) fn example(name: &str) -> Command {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--example", name]);
         // The features of this test, so that nothing is built twice.
-        if cfg!(feature = "tls") && cfg!(feature = "__internals") {
-            cargo.arg("--all-features");
-        } else {
-            cargo.args(["--features", "copy,capture,sim"]);
-        }
+        let features = match (
+            cfg!(feature = "__internals") && cfg!(feature = "tls"),
+            cfg!(feature = "sim"),
+        ) {
+            (true, _) => "copy,capture,tls,__internals",
+            (false, true) => "copy,capture,sim",
+            (false, false) => "copy,capture",
+        };
+        cargo.args(["--features", features]);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
