@@ -27,7 +27,7 @@ use super::tree_hash::Cv;
 /// What one batch of input led to.
 #[derive(Debug)]
 pub(super) struct Step {
-    /// The batch's buffer, emptied, to be filled again.
+    /// The batch's buffer, to be filled again.
     pub(super) input: Vec<u8>,
     /// Frames for the sender.
     pub(super) replies: Vec<u8>,
@@ -98,15 +98,15 @@ impl Intake {
         }
     }
 
-    /// Works through one batch of input. Verdicts found before an error are still in the replies.
-    pub(super) fn step(&mut self, mut input: Vec<u8>) -> Step {
+    /// Works through one batch, the first `len` bytes of `input`. Verdicts found before an error are
+    /// still in the replies.
+    pub(super) fn step(&mut self, input: Vec<u8>, len: usize) -> Step {
         let mut replies = Vec::new();
-        let mut result = self.take(&input, &mut replies);
+        let mut result = self.take(input.get(..len).unwrap_or_default(), &mut replies);
         self.settle(&mut replies);
         if matches!(result, Ok(true)) {
             result = self.finish(&mut replies).map(|()| true);
         }
-        input.clear();
         Step {
             input,
             replies,

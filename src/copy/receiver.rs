@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::BufMut;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -440,16 +439,19 @@ async fn feed(
     watch: &Watch,
     replies: mpsc::Sender<Vec<u8>>,
 ) -> Result<(), CopyError> {
-    let mut gathered = Vec::with_capacity(BATCH_LEN);
-    let mut spare = Vec::with_capacity(BATCH_LEN);
+    // Initialized once: a stream that takes slices would clear the rest of the buffer for each read.
+    let mut gathered = vec![0; BATCH_LEN];
+    let mut spare = vec![0; BATCH_LEN];
+    let mut len = 0;
     let mut is_ended = false;
     let mut last_worked = 0;
     let mut ticks = interval(WORKING_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        if !worker.is_busy() && !gathered.is_empty() {
+        if !worker.is_busy() && len > 0 {
             let input = std::mem::replace(&mut gathered, std::mem::take(&mut spare));
-            worker.start(move |intake| intake.step(input));
+            let gathered_len = std::mem::take(&mut len);
+            worker.start(move |intake| intake.step(input, gathered_len));
         }
         if is_ended && !worker.is_busy() {
             return Err(CopyError::connection(
@@ -461,11 +463,12 @@ async fn feed(
         } else {
             Wait::Peer
         });
-        let room = BATCH_LEN - gathered.len();
-        let mut limited = (&mut gathered).limit(room);
+        let room = gathered.get_mut(len..).unwrap_or_default();
         tokio::select! {
-            read = reader.read_buf(&mut limited), if room > 0 && !is_ended => {
-                is_ended = read.map_err(CopyError::connection)? == 0;
+            read = reader.read(room), if !room.is_empty() && !is_ended => {
+                let read = read.map_err(CopyError::connection)?;
+                is_ended = read == 0;
+                len += read;
                 watch.moved();
             }
             step = worker.finished(), if worker.is_busy() => {
