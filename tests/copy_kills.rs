@@ -215,7 +215,7 @@ impl Run {
         let (status, bytes, complaints) = client.end();
         assert!(status.success(), "{status}: {complaints}");
         sent += bytes;
-        received += server.kill();
+        received += server.stop();
         self.check_finals();
         let mut found = BTreeMap::new();
         describe(&self.root().join("tree"), Path::new("tree"), &mut found).unwrap();
@@ -372,6 +372,21 @@ impl Process {
 
     /// Kills it; returns how many bytes its events told of.
     fn kill(mut self) -> u64 {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.finish().0
+    }
+
+    /// Ends it as Ctrl-C does, so that it clears away what sessions left that nobody will go on with: those
+    /// whose client was killed, and that have not noticed yet.
+    fn stop(mut self) -> u64 {
+        #[cfg(target_os = "linux")]
+        {
+            use nix::sys::signal::{Signal, kill};
+            let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+            kill(pid, Signal::SIGTERM).unwrap();
+        }
+        #[cfg(not(target_os = "linux"))]
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.finish().0
