@@ -366,3 +366,31 @@ async fn a_verified_verdict_with_another_hash_ends_the_session() {
         })
     );
 }
+
+#[test]
+fn one_blocking_thread_is_enough() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let content: Vec<u8> = (0..20_000_000_u32).map(|at| (at >> 8) as u8).collect();
+    fs::write(from.path().join("a"), &content).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let receiver = Receiver::builder(to.path())
+        .stall_timeout(Duration::from_secs(20))
+        .build()
+        .unwrap();
+    let (mut near, mut far) = duplex(100_000);
+    let (sender, paths) = (Sender::new(), [from.path().join("a")]);
+    let copying = async {
+        let (sending, receiving) = (sender.send(&mut near, paths), receiver.receive(&mut far));
+        let both = async { tokio::join!(sending, receiving) };
+        timeout(Duration::from_secs(60), both).await
+    };
+    let copied = runtime.block_on(copying);
+    runtime.shutdown_background();
+    let (sent, received) = copied.expect("both sides wait");
+    assert!(sent.unwrap().is_complete() && received.unwrap().is_complete());
+    assert_eq!(fs::read(to.path().join("a")).unwrap(), content);
+}

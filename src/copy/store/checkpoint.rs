@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Task;
@@ -132,16 +132,42 @@ pub(super) struct Checkpoint {
     pub(super) end: u64,
 }
 
+/// A checkpoint that was begun, or is about to be.
+#[derive(Debug)]
+pub(super) struct Outstanding {
+    /// Until somebody begins it.
+    unbegun: Arc<Mutex<Option<Checkpoint>>>,
+    /// Closed once whoever began it is done.
+    done: Receiver<()>,
+}
+
+impl Outstanding {
+    /// Waits for the end. Whoever waits is a blocking task itself, and there are only so many threads
+    /// for those: what no other has begun is done here, or all could wait for each other.
+    pub(super) fn wait(self) {
+        let unbegun = lock(&self.unbegun).take();
+        if let Some(checkpoint) = unbegun {
+            checkpoint.run();
+        } else {
+            let _ = self.done.recv();
+        }
+    }
+}
+
 impl Checkpoint {
-    /// Splits into the work and what tells of its end, by being closed.
-    pub(super) fn into_task(self) -> (Task, Receiver<()>) {
-        let (done, receiver) = sync_channel(0);
+    /// Splits into work that may be done elsewhere, and what waits for its end.
+    pub(super) fn into_task(self) -> (Task, Outstanding) {
+        let (closes_when_done, done) = sync_channel::<()>(0);
+        let unbegun = Arc::new(Mutex::new(Some(self)));
+        let shared = Arc::clone(&unbegun);
         let task = Box::new(move || {
-            let done: SyncSender<()> = done;
-            self.run();
-            drop(done);
+            let unbegun = lock(&shared).take();
+            if let Some(checkpoint) = unbegun {
+                checkpoint.run();
+            }
+            drop(closes_when_done);
         });
-        (task, receiver)
+        (task, Outstanding { unbegun, done })
     }
 
     pub(super) fn run(self) {

@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use cap_fs_ext::{FollowSymlinks, OpenOptionsFollowExt};
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 
-use super::checkpoint::{BLOCKS, Checkpoint, Live, MAX_OUTSTANDING};
+use super::checkpoint::{BLOCKS, Checkpoint, Live, MAX_OUTSTANDING, Outstanding};
 use super::directories::Place;
 use super::journal::{Journal, Subject};
 use super::names::{is_same, partial_names, random_name};
@@ -53,7 +52,7 @@ pub(super) struct Large {
     begun: TreeHash,
     /// The blocks since.
     pending: Vec<Cv>,
-    outstanding: VecDeque<Receiver<()>>,
+    outstanding: VecDeque<Outstanding>,
 }
 
 /// What a new file is to be.
@@ -282,19 +281,18 @@ impl Incoming {
             cvs: std::mem::take(&mut large.pending),
             end,
         };
-        let (task, done) = checkpoint.into_task();
-        large.outstanding.push_back(done);
+        let (task, outstanding) = checkpoint.into_task();
+        large.outstanding.push_back(outstanding);
         run(task);
         Ok(())
     }
 }
 
 impl Large {
-    /// Waits for the oldest checkpoint. One that was never run closes its channel too, and leaves a
-    /// gap that the end finds.
+    /// Waits for the oldest checkpoint.
     fn wait_for_one(&mut self) {
-        if let Some(done) = self.outstanding.pop_front() {
-            let _ = done.recv();
+        if let Some(outstanding) = self.outstanding.pop_front() {
+            outstanding.wait();
         }
     }
 
