@@ -137,8 +137,8 @@ impl ReceiverBuilder {
     }
 
     /// How long nothing at all may move, neither a byte on the stream in either direction nor one on
-    /// this side's disk, before the session ends with [`CopyError::Stalled`]. Default: 2 min. Range:
-    /// above zero.
+    /// this side's disk, before the session ends with [`CopyError::Stalled`]; if it is the disk that
+    /// hangs, after as long again. Default: 2 min. Range: above zero.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.stall_timeout = timeout;
         self
@@ -279,11 +279,14 @@ impl Receiver {
         let recorder = Recorder::new(settings.result_limit, Box::new(on_event));
         let mut worker = Worker::new(Intake::new(placer, recorder, settings.limits));
         let watch = Watch::new(worked);
-        let result = converse(stream, &mut worker, settings.stall_timeout, &watch).await;
-        let mut intake = worker.into_inner().await?;
-        match result {
-            Ok(()) => Ok(intake.take_report()),
-            Err(error) => Err(close_intake(intake, error).await),
+        match converse(stream, &mut worker, settings.stall_timeout, &watch).await {
+            Ok(()) => Ok(worker.into_inner().await?.take_report()),
+            Err(error) => {
+                // A disk that hangs does not keep the error back. What is at work there ends by itself.
+                let closing = close_intake(worker, error.clone());
+                let closed = timeout(settings.stall_timeout, closing).await;
+                Err(closed.unwrap_or(error))
+            }
         }
     }
 
@@ -315,7 +318,11 @@ impl Receiver {
 }
 
 /// Ends a session that broke, on a blocking thread: a temporary file may have to be removed.
-async fn close_intake(mut intake: Intake, error: CopyError) -> CopyError {
+async fn close_intake(worker: Worker<Intake, Step>, error: CopyError) -> CopyError {
+    let mut intake = match worker.into_inner().await {
+        Ok(intake) => intake,
+        Err(gone) => return gone,
+    };
     let closing = tokio::task::spawn_blocking(move || {
         let error = error.name_file(intake.current_path());
         intake.interrupt();

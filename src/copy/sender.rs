@@ -350,10 +350,15 @@ impl Sender {
         let watch = Watch::new(worked);
         let result = converse(stream, &mut worker, settings, &watch).await;
         drop(stop);
-        let mut outgoing = worker.into_inner().await?;
         match result {
-            Ok(()) => Ok(outgoing.take_report()),
+            Ok(()) => Ok(worker.into_inner().await?.take_report()),
             Err(error) => {
+                // A disk that hangs does not keep the error back. What is at work there ends by itself.
+                let Ok(outgoing) = timeout(settings.stall_timeout, worker.into_inner()).await
+                else {
+                    return Err(error);
+                };
+                let mut outgoing = outgoing?;
                 let error = error.name_file(outgoing.oldest_path());
                 outgoing.interrupt();
                 Err(error)

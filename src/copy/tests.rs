@@ -394,3 +394,51 @@ fn one_blocking_thread_is_enough() {
     assert!(sent.unwrap().is_complete() && received.unwrap().is_complete());
     assert_eq!(fs::read(to.path().join("a")).unwrap(), content);
 }
+
+/// A disk that does not answer until the sender of this channel is dropped.
+#[derive(Debug)]
+struct HangingDisk(Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Disk for HangingDisk {
+    fn read_at(&self, _: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
+        let _ = self.0.lock().unwrap().recv();
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let _ = self.0.lock().unwrap().recv();
+        PlainDisk.write_at(file, bytes, offset)
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_is_told_of() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("a"), b"content").unwrap();
+    for is_senders in [false, true] {
+        let (hanging, disk) = std::sync::mpsc::channel::<()>();
+        let disk = Arc::new(HangingDisk(Mutex::new(disk)));
+        let stall = Duration::from_millis(300);
+        let mut receiver = Receiver::builder(to.path());
+        let mut source = Source::builder([from.path().join("a")]);
+        let mut sender = Sender::builder();
+        if is_senders {
+            source = source.disk(disk);
+            sender = sender.stall_timeout(stall);
+        } else {
+            receiver = receiver.disk(disk).stall_timeout(stall);
+        }
+        let (receiver, sender) = (receiver.build().unwrap(), sender.build().unwrap());
+        let source = source.build().await.unwrap();
+        let (mut near, mut far) = duplex(10_000);
+        let sending =
+            tokio::spawn(async move { sender.send_source(&mut near, &source, |_| ()).await });
+        let receiving = tokio::spawn(async move { receiver.receive(&mut far).await });
+        let hung = if is_senders { sending } else { receiving };
+        let ended = timeout(Duration::from_secs(20), hung).await;
+        drop(hanging);
+        let error = ended.expect("it hangs too").unwrap().unwrap_err();
+        let text = "waiting for this side's disk";
+        assert!(error.to_string().contains(text), "{error}");
+    }
+}
