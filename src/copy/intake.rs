@@ -6,6 +6,8 @@
 mod offers;
 mod receiving;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::io;
@@ -51,6 +53,13 @@ impl Default for IntakeLimits {
     }
 }
 
+/// What a file counts for: the bytes from one to the other.
+#[derive(Debug, Clone, Copy)]
+struct Charge {
+    from: u64,
+    size: u64,
+}
+
 /// The receiving state machine: bytes in, files and answers out.
 ///
 /// # Invariants
@@ -69,6 +78,8 @@ pub(super) struct Intake {
     offers: Offers,
     /// Files that the sender is to send again; bounded by the window.
     retrying: HashSet<Arc<Path>>,
+    /// Files that did not arrive, and of which a part stays and is counted; bounded by the window.
+    kept: HashSet<Arc<Path>>,
     files: u64,
     bytes: u64,
 }
@@ -83,7 +94,8 @@ enum Current {
 }
 
 impl Intake {
-    pub(super) fn new(placer: Placer, recorder: Recorder, limits: IntakeLimits) -> Self {
+    pub(super) fn new(mut placer: Placer, recorder: Recorder, limits: IntakeLimits) -> Self {
+        placer.set_max_directories(limits.max_files);
         Self {
             placer,
             recorder,
@@ -93,6 +105,7 @@ impl Intake {
             current: Current::None,
             offers: Offers::new(),
             retrying: HashSet::new(),
+            kept: HashSet::new(),
             files: 0,
             bytes: 0,
         }
@@ -234,7 +247,7 @@ impl Intake {
             }
             Ok((wish, Decision::Needed { from, stack })) => {
                 let len = offer.size.saturating_sub(from);
-                if let Err(refusal) = self.count(len) {
+                if let Err(refusal) = self.count(&shown, len) {
                     self.reject(id, refusal.into(), replies);
                     return Ok(());
                 }
@@ -252,22 +265,30 @@ impl Intake {
     }
 
     /// Counts one more thing with so much content against the limits of the session.
-    fn count(&mut self, bytes: u64) -> Result<(), Refusal> {
-        if self.files >= self.limits.max_files {
+    fn count(&mut self, shown: &Arc<Path>, bytes: u64) -> Result<(), Refusal> {
+        let is_counted = self.kept.contains(shown);
+        if !is_counted && self.files >= self.limits.max_files {
             return Err(Refusal::TooManyFiles);
         }
         if bytes > self.limits.max_bytes - self.bytes.min(self.limits.max_bytes) {
             return Err(Refusal::TooManyBytes);
         }
-        self.files += 1;
+        self.files += u64::from(!is_counted);
+        self.kept.remove(shown);
         self.bytes += bytes;
         Ok(())
     }
 
-    /// A file that was counted will be offered again, or never.
-    fn uncount(&mut self, bytes: u64) {
-        self.files = self.files.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
+    /// A file that was counted did not arrive. What `stays` of it on the disk stays counted too: or a
+    /// sender could fill the disk with files that it takes back.
+    fn uncount(&mut self, id: u64, charge: Charge, stays: u64) {
+        let gone = charge.size.saturating_sub(stays.max(charge.from));
+        self.bytes = self.bytes.saturating_sub(gone);
+        if stays == 0 {
+            self.files = self.files.saturating_sub(1);
+        } else if self.kept.len() < self.offers.window() {
+            self.kept.insert(self.offers.shown(id));
+        }
     }
 
     fn on_content(&mut self, id: u64, from: u64, replies: &mut Vec<u8>) -> Result<(), CopyError> {
@@ -276,17 +297,20 @@ impl Intake {
             return Err(ProtocolError::NoSuchOffer(id).into());
         };
         let shown = self.offers.shown(id);
+        let size = wish.size;
+        let charge = Charge { from, size };
         self.recorder
-            .started(Arc::clone(&shown), wish.size, u32::from(attempt));
+            .started(Arc::clone(&shown), size, u32::from(attempt));
         match self.placer.begin(&wish.considered(), from) {
             Ok(incoming) => {
                 if from > 0 {
                     self.recorder.resumed(shown, from);
                 }
-                let receiving = Receiving::new(id, attempt, attempts, wish.size, from, incoming);
+                let receiving = Receiving::new(id, attempt, attempts, charge, incoming);
                 self.current = Current::Receiving(Box::new(receiving));
             }
             Err(rejection) => {
+                self.uncount(id, charge, charge.from);
                 self.current = Current::Discarding(id);
                 self.reject(id, rejection, replies);
             }
@@ -366,24 +390,29 @@ impl Intake {
             id,
             attempt,
             attempts,
-            size,
+            charge,
             incoming,
             ..
         } = *receiving;
+        let good = incoming.good();
         match self.placer.end(incoming, expected, id) {
             Ok(Ended::Mismatch) => {
                 let rejection = Rejection::Mismatch;
-                self.end_badly(id, attempt, attempts, size, rejection, replies);
+                self.uncount(id, charge, good.bytes());
+                self.end_badly(id, attempt, attempts, rejection, replies);
             }
             Ok(Ended::Settling) => self.offers.set(
                 id,
                 Kind::Settling {
                     attempt,
                     attempts,
-                    size,
+                    charge,
                 },
             ),
-            Err(rejection) => self.end_badly(id, attempt, attempts, size, rejection, replies),
+            Err(rejection) => {
+                self.uncount(id, charge, good.bytes());
+                self.end_badly(id, attempt, attempts, rejection, replies);
+            }
         }
         Ok(())
     }
@@ -396,18 +425,18 @@ impl Intake {
             }
             Current::Receiving(receiving) if receiving.id == id => {
                 let counts = (receiving.attempt, receiving.attempts);
-                let size = receiving.size;
                 if let Current::Receiving(receiving) =
                     std::mem::replace(&mut self.current, Current::None)
                 {
+                    let good = receiving.incoming.good();
                     self.placer.keep(receiving.incoming);
+                    self.uncount(id, receiving.charge, good.bytes());
                 }
-                self.uncount(size);
                 counts
             }
             Current::None => match self.offers.needed(id) {
-                Some((size, attempt, attempts)) => {
-                    self.uncount(size);
+                Some((charge, attempt, attempts)) => {
+                    self.uncount(id, charge, charge.from);
                     (attempt, attempts)
                 }
                 None => return Err(ProtocolError::NoSuchOffer(id).into()),
@@ -460,7 +489,7 @@ impl Intake {
                 let decision = self.placer.consider_link(&path, target)?;
                 return Ok(decision != Decision::Present);
             }
-            self.count(0)?;
+            self.count(&shown, 0)?;
             self.placer.link(&path, target, attributes, id)
         });
         match made {
@@ -488,7 +517,7 @@ impl Intake {
         self.offers.open(
             id,
             Open {
-                shown,
+                shown: Arc::clone(&shown),
                 path_len: path.len(),
                 kind: Kind::Directory,
             },
@@ -497,7 +526,7 @@ impl Intake {
             if options.dry_run {
                 return self.placer.consider_seal(&path);
             }
-            self.count(0)?;
+            self.count(&shown, 0)?;
             self.placer.seal(&path, attributes, id)
         });
         match made {

@@ -81,14 +81,16 @@ impl ReceiverBuilder {
         self
     }
 
-    /// How many files, links and directories one session may bring; the others fail with
-    /// [`Refusal::TooManyFiles`](super::Refusal::TooManyFiles). Default: no bound.
+    /// How many files, links and directories one session may bring, parts of files that it breaks off
+    /// included; the others fail with [`Refusal::TooManyFiles`](super::Refusal::TooManyFiles). As many
+    /// directories again may be made on the way to them. Default: no bound.
     pub fn max_files(mut self, files: u64) -> Self {
         self.limits.max_files = files;
         self
     }
 
-    /// How many bytes of content one session may bring; a file that would bring more fails with
+    /// How many bytes of content one session may bring, what is kept of files that it breaks off
+    /// included; a file that would bring more fails with
     /// [`Refusal::TooManyBytes`](super::Refusal::TooManyBytes). Default: no bound.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.limits.max_bytes = bytes;

@@ -10,6 +10,7 @@ use super::super::progress::Digest;
 use super::super::protocol::{Attributes, Frame, MAX_OPEN_PATHS, MAX_WINDOW, Tag, Verdict};
 use super::super::store::Considered;
 use super::super::tree_hash::Cv;
+use super::Charge;
 
 /// The offers of a session.
 ///
@@ -51,7 +52,7 @@ pub(super) enum Kind {
     Settling {
         attempt: u8,
         attempts: u8,
-        size: u64,
+        charge: Charge,
     },
     Link,
     Directory,
@@ -162,15 +163,18 @@ impl Offers {
         }
     }
 
-    /// Size and attempts of a file that was asked for and has not begun.
-    pub(super) fn needed(&self, id: u64) -> Option<(u64, u8, u8)> {
+    /// What a file counts for that was asked for and has not begun, and its attempts.
+    pub(super) fn needed(&self, id: u64) -> Option<(Charge, u8, u8)> {
         match self.open.get(&id)?.kind {
             Kind::Needed {
                 ref wish,
+                from,
                 attempt,
                 attempts,
-                ..
-            } => Some((wish.size, attempt, attempts)),
+            } => {
+                let size = wish.size;
+                Some((Charge { from, size }, attempt, attempts))
+            }
             _ => None,
         }
     }

@@ -17,9 +17,9 @@ impl Intake {
         for Settled { token: id, result } in self.placer.commit() {
             let shown = self.offers.shown(id);
             match (result, self.offers.kind(id)) {
-                (Ok(Placed::File(digest)), Some(&Kind::Settling { size, .. })) => {
+                (Ok(Placed::File(digest)), Some(&Kind::Settling { charge, .. })) => {
                     self.answer(id, Verdict::Verified(digest), replies);
-                    self.recorder.verified(shown, size, digest);
+                    self.recorder.verified(shown, charge.size, digest);
                 }
                 (Ok(_), Some(Kind::Link)) => {
                     self.answer(id, Verdict::Done, replies);
@@ -34,9 +34,12 @@ impl Intake {
                     Some(&Kind::Settling {
                         attempt,
                         attempts,
-                        size,
+                        charge,
                     }),
-                ) => self.end_badly(id, attempt, attempts, size, rejection, replies),
+                ) => {
+                    self.uncount(id, charge, 0);
+                    self.end_badly(id, attempt, attempts, rejection, replies);
+                }
                 (Err(rejection), _) => self.reject(id, rejection, replies),
             }
         }
@@ -52,12 +55,14 @@ impl Intake {
             id,
             attempt,
             attempts,
-            size,
+            charge,
             incoming,
             ..
         } = receiving;
+        let good = incoming.good();
         self.placer.keep(incoming);
-        self.end_badly(id, attempt, attempts, size, rejection, replies);
+        self.uncount(id, charge, good.bytes());
+        self.end_badly(id, attempt, attempts, rejection, replies);
     }
 
     /// A file whose content came was not placed.
@@ -66,11 +71,9 @@ impl Intake {
         id: u64,
         attempt: u8,
         attempts: u8,
-        size: u64,
         rejection: Rejection,
         replies: &mut Vec<u8>,
     ) {
-        self.uncount(size);
         if !matches!(rejection, Rejection::Mismatch) {
             return self.reject(id, rejection, replies);
         }

@@ -43,6 +43,8 @@ pub(super) struct Directories {
     touched: BTreeMap<(u64, u64), File>,
     /// Whether directories that are made get a mode of their own later.
     pub(super) is_mode_due: bool,
+    /// How many more may be made.
+    pub(super) room: u64,
 }
 
 impl Directories {
@@ -56,6 +58,7 @@ impl Directories {
             known: HashSet::new(),
             touched: BTreeMap::new(),
             is_mode_due: true,
+            room: u64::MAX,
         }
     }
 
@@ -222,6 +225,8 @@ impl Directories {
         if !is_made {
             return Ok(false);
         }
+        let room = self.room.checked_sub(1);
+        let room = room.ok_or(Refusal::TooManyFiles)?;
         let mut builder = DirBuilder::new();
         // Nobody else looks into it before it has its own mode.
         #[cfg(unix)]
@@ -229,7 +234,10 @@ impl Directories {
             cap_std::fs::DirBuilderExt::mode(&mut builder, 0o700);
         }
         match dir.create_dir_with(&part, &builder) {
-            Ok(()) => self.touch(&dir)?,
+            Ok(()) => {
+                self.room = room;
+                self.touch(&dir)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error.into()),
         }

@@ -253,6 +253,11 @@ impl Placer {
         self.directories.is_mode_due = options.preserve;
     }
 
+    /// How many directories may be made on the way to something.
+    pub(super) fn set_max_directories(&mut self, directories: u64) {
+        self.directories.room = directories;
+    }
+
     /// Looks whether a file is there already, or a part of it. Opens nothing that stays open and makes
     /// nothing; gives an equal file its mode unless this is a dry run.
     pub(super) fn consider(&mut self, offer: &Considered<'_>) -> Result<Decision, Rejection> {

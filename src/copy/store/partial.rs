@@ -227,7 +227,24 @@ impl Wanted<'_> {
     }
 }
 
+/// What is known to be good of a file, after it was dropped too.
+#[derive(Debug)]
+pub(in crate::copy) struct Good(Option<Arc<Live>>);
+
+impl Good {
+    /// So many bytes of the file stay, if it was not placed.
+    pub(in crate::copy) fn bytes(&self) -> u64 {
+        let blocks = self.0.as_ref().map(|live| live.ledger().good.blocks());
+        blocks.unwrap_or_default().saturating_mul(BLOCK_LEN_U64)
+    }
+}
+
 impl Incoming {
+    pub(in crate::copy) fn good(&self) -> Good {
+        let large = self.large.as_ref().filter(|large| large.journal.is_some());
+        Good(large.map(|large| Arc::clone(&large.live)))
+    }
+
     /// Makes the file as long as what was received: a hole at the end leaves nothing else.
     pub(super) fn extend(&mut self) -> io::Result<()> {
         if let Some(file) = &self.file
