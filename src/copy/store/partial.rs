@@ -352,8 +352,11 @@ impl Drop for Incoming {
             if self.is_placed {
                 return;
             }
-            // Another session has it now: hands off.
             let Some(_held) = live.hold() else {
+                // Another session has it now: hands off, unless the name is nobody else's.
+                if large.journal.is_none() {
+                    let _ = self.place.dir.remove_file(&self.temporary);
+                }
                 return;
             };
             large.registry.remove(&large.path, &large.live);

@@ -6,8 +6,10 @@ use super::*;
 
 /// What a kill leaves behind: the locks go, nothing is tidied up.
 fn kill(incoming: Incoming) {
+    if let Some(file) = &incoming.file {
+        file.unlock().unwrap();
+    }
     if let Some(large) = &incoming.large {
-        large.live.file.unlock().unwrap();
         large.live.ledger().journal = None;
     }
     std::mem::forget(incoming);
@@ -520,4 +522,23 @@ fn a_session_that_breaks_keeps_what_is_good() {
     }
     place(&mut placer, &source).unwrap();
     assert_eq!(fixture.listing(), ["a"]);
+}
+
+#[test]
+fn a_part_under_a_name_of_its_own_goes_with_its_session() {
+    let content = bytes(9 * BLOCK_LEN, 1);
+    let source = Source::new("a", &content);
+    let fixture = Fixture::new();
+    let path = wire("a");
+    // Another process has the part of that name.
+    let mut other = fixture.placer();
+    other.registry = Arc::default();
+    let theirs = other.begin(&source.offer(&path), 0).unwrap();
+    let mut old = fixture.placer();
+    let mut stale = old.begin(&source.offer(&path), 0).unwrap();
+    feed(&mut old, &mut stale, &source, 0, 5 * BLOCK_LEN).unwrap();
+    assert_eq!(fixture.listing().len(), 3);
+    assert_eq!(needed(&mut fixture.placer(), &source), 0);
+    drop((stale, theirs));
+    assert_eq!(fixture.listing(), [""; 0]);
 }
