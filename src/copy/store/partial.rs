@@ -142,7 +142,7 @@ impl Wanted<'_> {
         let dir = &self.place.dir;
         let file = match open_own(dir, temporary, true)? {
             Some(file) => {
-                self.open_up(&file)?;
+                self.change_mode(&file)?;
                 Some(file)
             }
             None if self.from > 0 => None,
@@ -163,10 +163,13 @@ impl Wanted<'_> {
         Ok(Some((file, journal, good)))
     }
 
-    /// A leftover was private if its sender wanted a mode of its own; this one may not.
-    fn open_up(&self, file: &File) -> Result<(), Rejection> {
+    /// A leftover was private if its sender wanted a mode of its own; this one may want another.
+    fn change_mode(&self, file: &File) -> Result<(), Rejection> {
         #[cfg(unix)]
-        if !self.is_private {
+        if self.is_private {
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            file.set_permissions(private)?;
+        } else {
             let (dir, mut name) = (&self.place.dir, String::new());
             let probe = create_random(dir, &mut name, false)?;
             let permissions = probe.metadata().map(|metadata| metadata.permissions());

@@ -542,3 +542,5 @@ fn a_part_under_a_name_of_its_own_goes_with_its_session() {
     drop((stale, theirs));
     assert_eq!(fixture.listing(), [""; 0]);
 }
+
+#[cfg(unix)]
