@@ -451,6 +451,9 @@ impl Placer {
         let name = to_path(&incoming.name);
         self.directories.names.check(path, dir, &incoming.name)?;
         self.directories.touch(dir)?;
+        if !incoming.is_named() {
+            return Err(Rejection::Changed);
+        }
         if self.options.overwrite {
             match dir.symlink_metadata(&name) {
                 Ok(existing) if !existing.is_file() => return Err(Refusal::NotAFile.into()),

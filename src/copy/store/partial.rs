@@ -248,6 +248,12 @@ impl Incoming {
         Good(large.map(|large| Arc::clone(&large.live)))
     }
 
+    /// Whether the temporary name is still that of the file. Locks see to it, where there are any.
+    pub(super) fn is_named(&self) -> bool {
+        let file = self.file.as_ref();
+        file.is_some_and(|file| is_named(&self.place.dir, &self.temporary, file))
+    }
+
     /// Makes the file as long as what was received: a hole at the end leaves nothing else.
     pub(super) fn extend(&mut self) -> io::Result<()> {
         if let Some(file) = &self.file
@@ -371,7 +377,7 @@ impl Drop for Incoming {
             }
             large.remove_journal(&self.place.dir);
         }
-        if !self.is_placed {
+        if !self.is_placed && self.is_named() {
             // While it is locked, so that it is not another's by now; but Windows wants it closed.
             if cfg!(windows) {
                 self.file = None;

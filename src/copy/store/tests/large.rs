@@ -544,3 +544,20 @@ fn a_part_under_a_name_of_its_own_goes_with_its_session() {
 }
 
 #[cfg(unix)]
+#[test]
+fn a_part_is_closed_to_others_although_its_first_sender_did_not_care() {
+    use std::os::unix::fs::PermissionsExt;
+    let content = bytes(9 * BLOCK_LEN, 1);
+    let source = Source::new("a", &content);
+    let mut fixture = Fixture::new();
+    fixture.options.preserve = false;
+    receive_and_die(&fixture, &source, 5);
+    fixture.options.preserve = true;
+    let mut placer = fixture.placer();
+    let path = wire("a");
+    let from = needed(&mut placer, &source) * BLOCK_LEN_U64;
+    let incoming = placer.begin(&source.offer(&path), from).unwrap();
+    let file = incoming.file.as_ref().unwrap();
+    let mode = file.metadata().unwrap().permissions().mode();
+    assert_eq!((from, mode & 0o777), (4 * BLOCK_LEN_U64, 0o600));
+}
