@@ -446,7 +446,13 @@ fn create_random(dir: &Dir, name: &mut String, is_private: bool) -> Result<File,
 /// Opens a leftover of ours: a regular file with this one name that nobody uses. With `is_locked`
 /// it is ours alone from then on.
 fn open_own(dir: &Dir, name: &str, is_taken: bool) -> io::Result<Option<File>> {
-    let Ok(file) = dir.open_with(name, &options(true)) else {
+    let mut options = options(true);
+    if is_taken {
+        make_writable(dir, name)?;
+    } else {
+        options.write(false);
+    }
+    let Ok(file) = dir.open_with(name, &options) else {
         return Ok(None);
     };
     let file = file.into_std();
@@ -455,6 +461,27 @@ fn open_own(dir: &Dir, name: &str, is_taken: bool) -> io::Result<Option<File>> {
     }
     // Its last user may have given it another name before the lock.
     Ok(is_named(dir, name, &file).then_some(file))
+}
+
+/// A leftover may have the mode of the whole file already, which may keep its owner from writing.
+fn make_writable(dir: &Dir, name: &str) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mut options = options(true);
+        let Ok(file) = dir.open_with(name, options.write(false)) else {
+            return Ok(());
+        };
+        let file = file.into_std();
+        let metadata = Metadata::from_file(&file)?;
+        let mode = file.metadata()?.permissions().mode();
+        if mode & 0o200 == 0 && is_own(&metadata) && is_locked(&file) {
+            file.set_permissions(PermissionsExt::from_mode(mode & 0o7777 | 0o200))?;
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (dir, name);
+    Ok(())
 }
 
 fn open_or_create_own(dir: &Dir, name: &str) -> Result<Option<File>, Rejection> {

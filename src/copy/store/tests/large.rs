@@ -561,3 +561,32 @@ fn a_part_is_closed_to_others_although_its_first_sender_did_not_care() {
     let mode = file.metadata().unwrap().permissions().mode();
     assert_eq!((from, mode & 0o777), (4 * BLOCK_LEN_U64, 0o600));
 }
+
+#[test]
+fn only_what_was_read_back_gets_the_name() {
+    let small = bytes(1000, 1);
+    let large = bytes(5 * BLOCK_LEN, 1);
+    for content in [small, large] {
+        let source = Source::new("a", &content);
+        let mut fixture = Fixture::new().overwriting();
+        let tasks = held_back(&mut fixture);
+        let mut placer = fixture.placer();
+        let path = wire("a");
+        let mut incoming = placer.begin(&source.offer(&path), 0).unwrap();
+        feed(&mut placer, &mut incoming, &source, 0, usize::MAX).unwrap();
+        drop(tasks);
+        let (partial, _) = names::partial_names(b"a");
+        // Whoever does so knows no locks, or the file system none.
+        std::fs::remove_file(fixture.path(&partial)).unwrap();
+        std::fs::write(fixture.path(&partial), "something else").unwrap();
+        let ended = placer.end(incoming, source.root(), 1);
+        let settled = placer.commit();
+        let is_changed = |result: &Result<Placed, _>| matches!(result, Err(Rejection::Changed));
+        assert!(
+            matches!(ended, Err(Rejection::Changed))
+                || settled.iter().all(|settled| is_changed(&settled.result)),
+            "{ended:?} {settled:?}"
+        );
+        assert!(!fixture.path("a").exists());
+    }
+}
