@@ -484,6 +484,7 @@ async fn feed(
                 let step = step?;
                 spare = step.input;
                 if !step.replies.is_empty() {
+                    watch.wait_for(Wait::Room);
                     // Fails only if the writer has failed, which ends the session by itself.
                     let _ = replies.send(step.replies).await;
                 }

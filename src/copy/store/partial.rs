@@ -185,7 +185,8 @@ impl Wanted<'_> {
     pub(super) fn look(&self, storage: &Storage, is_recheck: bool) -> io::Result<TreeHash> {
         let (temporary, journal) = partial_names(self.name);
         let dir = &self.place.dir;
-        let Some(file) = open_own(dir, &temporary, false)? else {
+        // What somebody else works on, be it another process, cannot be gone on with.
+        let Some(file) = open_own(dir, &temporary, true)? else {
             return Ok(TreeHash::new());
         };
         let Some(journal) = open_own(dir, &journal, false)? else {

@@ -1,0 +1,17 @@
+//! What a file copy does and does not do, one rule a test: going on, passing over, refusing, lying
+//! disks, stalled peers, many targets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test"
+)]
+
+mod disks;
+mod fixture;
+mod going_on;
+mod rules;
+mod sessions;
+mod sources;
+
+#[path = "../support/link.rs"]
+mod link;
