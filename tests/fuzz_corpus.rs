@@ -8,6 +8,13 @@
 //! ```
 #![cfg(feature = "__internals")]
 
+#[cfg(feature = "copy")]
+#[path = "support/copy_fuzz.rs"]
+mod copy_fuzz;
+#[cfg(feature = "copy")]
+#[path = "support/copy_seeds.rs"]
+mod copy_seeds;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,11 +29,13 @@ type Target = (&'static str, fn(&[u8]), fn() -> Vec<Seed>);
 /// A file's name and its content.
 type Seed = (&'static str, Vec<u8>);
 
-const TARGETS: [Target; 4] = [
+const TARGETS: &[Target] = &[
     ("segment", fuzz::segment, segment_seeds),
     ("assembler", fuzz::assembler, assembler_seeds),
     ("controllers", fuzz::controllers, controllers_seeds),
     ("connection", fuzz::connection, connection_seeds),
+    #[cfg(feature = "copy")]
+    ("copy", copy_fuzz::copy, copy_seeds::copy_seeds),
 ];
 
 fn corpus(target: &str) -> PathBuf {
@@ -48,7 +57,7 @@ impl Drop for Running<'_> {
 
 #[test]
 fn every_corpus_file_passes() {
-    for (target, run, _) in TARGETS {
+    for &(target, run, _) in TARGETS {
         let mut files: Vec<PathBuf> = fs::read_dir(corpus(target))
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -65,7 +74,7 @@ fn every_corpus_file_passes() {
 #[test]
 fn the_seeds_are_committed() {
     let write = std::env::var_os("RELIABLE_UDP_WRITE_SEEDS").is_some();
-    for (target, _, seeds) in TARGETS {
+    for &(target, _, seeds) in TARGETS {
         for (name, content) in seeds() {
             let file = corpus(target).join(name);
             if write {
@@ -78,6 +87,53 @@ fn the_seeds_are_committed() {
                 "{} is out of date",
                 file.display()
             );
+        }
+    }
+}
+
+/// Seeds that end at the first frame try nothing.
+#[cfg(feature = "copy")]
+#[test]
+fn the_seeds_of_copy_reach_what_they_are_for() {
+    let mut table = Vec::new();
+    for (name, bytes) in copy_seeds::copy_seeds() {
+        let outcomes: Vec<String> = copy_fuzz::outcomes(&bytes)
+            .into_iter()
+            .map(|outcome| match outcome {
+                Ok(report) => {
+                    let totals = report.totals;
+                    format!("{} {}", totals.files_verified, totals.failed)
+                }
+                Err(error) => error.to_string(),
+            })
+            .collect();
+        table.push((name, outcomes.join("; ")));
+    }
+    let expected = copy_seeds::OUTCOMES.iter();
+    let expected: Vec<_> = expected
+        .map(|(name, end)| (*name, (*end).to_owned()))
+        .collect();
+    assert_eq!(table, expected, "{table:#?}");
+}
+
+/// What the fuzzer would do, for those who have none: each seed with some bytes changed, left out,
+/// doubled, or taken from another seed. `RELIABLE_UDP_MUTATIONS` says how many, and
+/// `RELIABLE_UDP_MUTATION` runs one alone.
+#[cfg(feature = "copy")]
+#[test]
+fn mutations_of_the_seeds_of_copy_pass() {
+    let number = |name| Some(std::env::var(name).ok()?.parse::<u64>().unwrap());
+    let seeds = copy_seeds::copy_seeds();
+    let all = match number("RELIABLE_UDP_MUTATION") {
+        Some(one) => one..one + 1,
+        None => 0..number("RELIABLE_UDP_MUTATIONS").unwrap_or(300),
+    };
+    for mutation in all {
+        let bytes = copy_seeds::mutate(&seeds, mutation);
+        let run = std::panic::AssertUnwindSafe(|| copy_fuzz::copy(&bytes));
+        if let Err(panic) = std::panic::catch_unwind(run) {
+            eprintln!("failed with RELIABLE_UDP_MUTATION={mutation}");
+            std::panic::resume_unwind(panic);
         }
     }
 }

@@ -44,6 +44,10 @@ pub const LITTLE: u8 = 8;
 /// The peer falls silent in place of closing the stream.
 pub const SILENT: u8 = 16;
 
+/// Between two pieces of the peer's bytes: time passes. To a receiver with [`AGAIN`]: the second
+/// session begins.
+pub const PAUSE: &[u8] = b"\xfe\xfe\xfe\xfe";
+
 const SHARED: &[u8] = b"a secret of more than sixteen bytes";
 
 thread_local! {
@@ -80,7 +84,7 @@ pub fn outcomes(data: &[u8]) -> Vec<Result<Report, CopyError>> {
                     case.drive_receiver().await
                 }
             };
-            let ended = timeout(Duration::from_hours(1), session).await;
+            let ended = timeout(Duration::from_secs(3600), session).await;
             ended.unwrap_or_else(|_| panic!("a session without an end"))
         })
     })
@@ -109,7 +113,8 @@ impl Case<'_> {
         let mut outcomes = Vec::new();
         let place = Place::new();
         let mut allowed: HashSet<blake3::Hash> = HashSet::from([blake3::hash(b"was there")]);
-        for _ in 0..1 + u8::from(self.has(AGAIN)) {
+        let sessions = self.sessions();
+        for pieces in sessions {
             let mut builder = Receiver::builder(place.root())
                 .portable_names(self.is(PORTABLE))
                 .verify_writes(self.is(VERIFY))
@@ -136,10 +141,14 @@ impl Case<'_> {
                 drop(near);
                 result
             };
-            let (result, ()) = tokio::join!(receiving, self.peer(far));
+            let (result, ()) = tokio::join!(receiving, self.peer(far, &pieces));
             check_ended(&result);
             let verified = verified.lock().unwrap();
-            allowed.extend(verified.iter().map(|digest| blake3::Hash::from(*digest.as_bytes())));
+            allowed.extend(
+                verified
+                    .iter()
+                    .map(|digest| blake3::Hash::from(*digest.as_bytes())),
+            );
             if let Some(before) = before.filter(|_| self.has(GREETED)) {
                 assert!(before == place.listing(), "a dry run changed something");
             }
@@ -147,6 +156,32 @@ impl Case<'_> {
             outcomes.push(result);
         }
         outcomes
+    }
+
+    fn pieces(&self) -> Vec<&[u8]> {
+        let mut pieces = Vec::new();
+        let mut rest = self.bytes;
+        while let Some(at) = rest.windows(PAUSE.len()).position(|piece| piece == PAUSE) {
+            pieces.push(&rest[..at]);
+            rest = &rest[at + PAUSE.len()..];
+            if pieces.len() == 16 {
+                break;
+            }
+        }
+        pieces.push(rest);
+        pieces
+    }
+
+    /// What the peer says in each session with a receiver.
+    fn sessions(&self) -> Vec<Vec<&[u8]>> {
+        let pieces = self.pieces();
+        if !self.has(AGAIN) {
+            return vec![pieces];
+        }
+        match pieces.split_first() {
+            Some((first, rest @ [_, ..])) => vec![vec![*first], rest.to_vec()],
+            _ => vec![pieces.clone(), pieces],
+        }
     }
 
     fn has_option(&self, option: u8) -> bool {
@@ -171,8 +206,9 @@ impl Case<'_> {
         let sender = builder.build().unwrap();
         let (mut near, far) = duplex(64 * 1024);
         let root = tree.path().to_path_buf();
+        let paths = SOURCES.map(|name| root.join(name));
         let sending = async {
-            let result = sender.send_with(&mut near, [tree.path().join("tree")], move |event| {
+            let result = sender.send_with(&mut near, paths, move |event| {
                 if let Event::Verified { path, digest, .. } = event {
                     let content = fs::read(root.join(path)).unwrap();
                     assert_eq!(digest.as_bytes(), blake3::hash(&content).as_bytes());
@@ -182,19 +218,25 @@ impl Case<'_> {
             drop(near);
             result
         };
-        let (result, ()) = tokio::join!(sending, self.peer(far));
+        let pieces = self.pieces();
+        let (result, ()) = tokio::join!(sending, self.peer(far, &pieces));
         check_ended(&result);
         vec![result]
     }
 
     /// Says what the fuzzer says, and listens until the stream ends.
-    async fn peer(&self, mut stream: DuplexStream) {
+    async fn peer(&self, mut stream: DuplexStream, pieces: &[&[u8]]) {
         if self.has(GREETED) && self.greet(&mut stream).await.is_err() {
             return;
         }
         let (mut reader, mut writer) = tokio::io::split(stream);
         let talking = async {
-            let _ = writer.write_all(self.bytes).await;
+            for (index, piece) in pieces.iter().enumerate() {
+                if index > 0 {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                let _ = writer.write_all(piece).await;
+            }
             if !self.is(SILENT) {
                 let _ = writer.shutdown().await;
             }
@@ -219,7 +261,15 @@ impl Case<'_> {
         }
         let key = blake3::derive_key("reliable-udp copy 2026-11 shared secret", SHARED);
         let proof = |role: u8, greetings: [&[u8]; 2], nonces: [&[u8]; 2]| {
-            let text = [&[role], greetings[0], greetings[1], nonces[0], nonces[1], &[0; 4]].concat();
+            let text = [
+                &[role],
+                greetings[0],
+                greetings[1],
+                nonces[0],
+                nonces[1],
+                &[0; 4],
+            ]
+            .concat();
             *blake3::keyed_hash(&key, &text).as_bytes()
         };
         if self.has(SECRET) && self.has(SENDER) {
@@ -232,11 +282,15 @@ impl Case<'_> {
             let mut challenge = [0; 5 + 32];
             stream.read_exact(&mut challenge).await?;
             let mac = proof(b'S', [&mine, &theirs], [&challenge[5..], &[2; 32]]);
-            stream.write_all(&frame(0x0e, &[[2; 32], mac].concat())).await?;
+            stream
+                .write_all(&frame(0x0e, &[[2; 32], mac].concat()))
+                .await?;
             stream.read_exact(&mut challenge).await?;
         }
         if !self.has(SENDER) {
-            stream.write_all(&frame(1, &[0, 0, 0, self.options()])).await?;
+            stream
+                .write_all(&frame(1, &[0, 0, 0, self.options()]))
+                .await?;
         }
         Ok(())
     }
@@ -258,19 +312,28 @@ fn temp() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
+/// What senders send, offered in this order: files 0 and 1, `directory/small` as 2, a link as 3, and
+/// the two directories.
+const SOURCES: [&str; 4] = ["large", "empty", "directory", "links"];
+
+/// The content of the first.
+pub fn large() -> Vec<u8> {
+    (0..2_500_000_u32).map(|i| i.to_le_bytes()[1]).collect()
+}
+
 /// What senders send, made once.
 fn source() -> &'static TempDir {
     static SOURCE: OnceLock<TempDir> = OnceLock::new();
     SOURCE.get_or_init(|| {
         let temp = temp();
-        let tree = temp.path().join("tree");
-        fs::create_dir_all(tree.join("directory")).unwrap();
-        fs::write(tree.join("empty"), b"").unwrap();
-        fs::write(tree.join("directory/small"), b"small").unwrap();
-        let large: Vec<u8> = (0..2_500_000_u32).map(|i| i.to_le_bytes()[1]).collect();
-        fs::write(tree.join("large"), large).unwrap();
+        let root = temp.path();
+        fs::create_dir(root.join("directory")).unwrap();
+        fs::create_dir(root.join("links")).unwrap();
+        fs::write(root.join("large"), large()).unwrap();
+        fs::write(root.join("empty"), b"").unwrap();
+        fs::write(root.join("directory/small"), b"small").unwrap();
         #[cfg(unix)]
-        std::os::unix::fs::symlink("directory/small", tree.join("link")).unwrap();
+        std::os::unix::fs::symlink("nothing", root.join("links/link")).unwrap();
         temp
     })
 }
@@ -327,7 +390,11 @@ impl Place {
             let inside = path.strip_prefix(&root).unwrap();
             if metadata.is_symlink() {
                 let is_out = inside == Path::new("out");
-                assert!(is_out || stays(inside, &fs::read_link(path).unwrap()), "{inside:?}");
+                assert!(
+                    is_out || stays(inside, &fs::read_link(path).unwrap()),
+                    "{}",
+                    inside.display()
+                );
             } else if metadata.is_file() {
                 check_file(path, inside, allowed);
             }
@@ -340,14 +407,19 @@ fn check_file(path: &Path, inside: &Path, allowed: &HashSet<blake3::Hash>) {
     if let Some(mark) = name.strip_prefix(".reliable-udp-") {
         if let Some(mark) = mark.strip_suffix(".part") {
             let journal = path.with_file_name(format!(".reliable-udp-{mark}.journal"));
-            assert!(journal.exists(), "a partial without a journal: {inside:?}");
+            assert!(
+                journal.exists(),
+                "a partial without a journal: {}",
+                inside.display()
+            );
         }
         return;
     }
     let content = fs::read(path).unwrap();
     assert!(
         allowed.contains(&blake3::hash(&content)),
-        "{inside:?} was never verified"
+        "{} was never verified",
+        inside.display()
     );
 }
 
