@@ -13,19 +13,19 @@ use tokio::io::duplex;
 
 use crate::link::Link;
 
-pub const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
-pub struct Trees {
-    pub from: TempDir,
-    pub to: TempDir,
+pub(crate) struct Trees {
+    pub(crate) from: TempDir,
+    pub(crate) to: TempDir,
 }
 
-pub fn temp() -> TempDir {
+pub(crate) fn temp() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
 /// Bytes that repeat nowhere within a file of a test, and differ by `seed`.
-pub fn noise(seed: u64, len: u64) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(len).unwrap()];
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_be_bytes());
@@ -34,7 +34,7 @@ pub fn noise(seed: u64, len: u64) -> Vec<u8> {
 }
 
 impl Trees {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let trees = Self {
             from: temp(),
             to: temp(),
@@ -43,34 +43,34 @@ impl Trees {
         trees
     }
 
-    pub fn source(&self) -> PathBuf {
+    pub(crate) fn source(&self) -> PathBuf {
         self.from.path().join("tree")
     }
 
     /// Where a path of the source arrives.
-    pub fn target(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn target(&self, path: impl AsRef<Path>) -> PathBuf {
         self.to.path().join("tree").join(path)
     }
 
-    pub fn write(&self, path: impl AsRef<Path>, content: &[u8]) -> PathBuf {
+    pub(crate) fn write(&self, path: impl AsRef<Path>, content: &[u8]) -> PathBuf {
         write(&self.source().join(path), content)
     }
 
     /// Puts something where the copy goes.
-    pub fn put(&self, path: impl AsRef<Path>, content: &[u8]) -> PathBuf {
+    pub(crate) fn put(&self, path: impl AsRef<Path>, content: &[u8]) -> PathBuf {
         write(&self.target(path), content)
     }
 
-    pub fn receiver(&self) -> ReceiverBuilder {
+    pub(crate) fn receiver(&self) -> ReceiverBuilder {
         Receiver::builder(self.to.path())
     }
 
     /// Copies with default settings.
-    pub async fn copy(&self) -> (Report, Report) {
+    pub(crate) async fn copy(&self) -> (Report, Report) {
         self.copy_with(Sender::builder(), self.receiver()).await
     }
 
-    pub async fn copy_with(
+    pub(crate) async fn copy_with(
         &self,
         sender: SenderBuilder,
         receiver: ReceiverBuilder,
@@ -79,7 +79,7 @@ impl Trees {
     }
 
     /// Copies; `on_event` sees the sender's events.
-    pub async fn copy_watched(
+    pub(crate) async fn copy_watched(
         &self,
         sender: SenderBuilder,
         receiver: ReceiverBuilder,
@@ -95,7 +95,7 @@ impl Trees {
     }
 
     /// A session over a line that is cut after so many bytes; both sides must notice.
-    pub async fn copy_cut(&self, sender: &Sender, receiver: &Receiver, cut: u64) {
+    pub(crate) async fn copy_cut(&self, sender: &Sender, receiver: &Receiver, cut: u64) {
         let link = Link {
             cut: Some(cut),
             ..Link::default()
@@ -119,8 +119,11 @@ impl Trees {
     }
 
     #[track_caller]
-    pub fn expect_equal(&self) {
-        let (there, here) = (describe(&self.to.path().join("tree")), describe(&self.source()));
+    pub(crate) fn expect_equal(&self) {
+        let (there, here) = (
+            describe(&self.to.path().join("tree")),
+            describe(&self.source()),
+        );
         for (path, entry) in &here {
             assert!(there.get(path) == Some(entry), "{} differs", path.display());
         }
@@ -135,10 +138,10 @@ fn write(path: &Path, content: &[u8]) -> PathBuf {
 }
 
 /// What a copy keeps of one thing: mode, time, content.
-pub type Entry = (u32, Option<SystemTime>, Vec<u8>);
+pub(crate) type Entry = (u32, Option<SystemTime>, Vec<u8>);
 
 /// Every path below `root` with all that a copy keeps; links have no time.
-pub fn describe(root: &Path) -> BTreeMap<PathBuf, Entry> {
+pub(crate) fn describe(root: &Path) -> BTreeMap<PathBuf, Entry> {
     fn visit(root: &Path, path: &Path, all: &mut BTreeMap<PathBuf, Entry>) {
         let metadata = fs::symlink_metadata(path).unwrap();
         #[cfg(unix)]
@@ -150,7 +153,10 @@ pub fn describe(root: &Path) -> BTreeMap<PathBuf, Entry> {
         if metadata.is_file() {
             content = fs::read(path).unwrap();
         } else if metadata.is_symlink() {
-            content = fs::read_link(path).unwrap().into_os_string().into_encoded_bytes();
+            content = fs::read_link(path)
+                .unwrap()
+                .into_os_string()
+                .into_encoded_bytes();
             time = None;
         }
         let relative = path.strip_prefix(root).unwrap().to_path_buf();
@@ -166,7 +172,7 @@ pub fn describe(root: &Path) -> BTreeMap<PathBuf, Entry> {
     all
 }
 
-pub fn set_mtime(path: &Path, secs: u64) {
+pub(crate) fn set_mtime(path: &Path, secs: u64) {
     let time = UNIX_EPOCH + Duration::from_secs(secs);
     File::open(path)
         .unwrap()
@@ -174,12 +180,12 @@ pub fn set_mtime(path: &Path, secs: u64) {
         .unwrap();
 }
 
-pub fn mtime(path: &Path) -> SystemTime {
+pub(crate) fn mtime(path: &Path) -> SystemTime {
     fs::metadata(path).unwrap().modified().unwrap()
 }
 
 /// The failures by path, as they would be shown.
-pub fn failures(report: &Report) -> BTreeMap<String, String> {
+pub(crate) fn failures(report: &Report) -> BTreeMap<String, String> {
     report
         .failures()
         .map(|(path, error)| (path.display().to_string(), error.to_string()))
@@ -187,11 +193,16 @@ pub fn failures(report: &Report) -> BTreeMap<String, String> {
 }
 
 /// Names in a directory that are no final names.
-pub fn leftovers(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn leftovers(directory: &Path) -> Vec<PathBuf> {
     let mut found: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".reliable-udp-"))
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with(".reliable-udp-")
+        })
         .collect();
     found.sort();
     found

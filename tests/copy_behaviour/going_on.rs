@@ -55,7 +55,11 @@ fn partial(trees: &Trees) -> PathBuf {
 async fn a_cut_line_costs_no_more_than_eight_mebibytes() {
     let trees = broken().await;
     assert!(!trees.target("large").exists(), "no final name yet");
-    assert_eq!(leftovers(&trees.target("")).len(), 2, "a partial and its journal");
+    assert_eq!(
+        leftovers(&trees.target("")).len(),
+        2,
+        "a partial and its journal"
+    );
     let (sent, received) = trees.copy().await;
     expect_continued(&sent, &received);
     trees.expect_equal();
@@ -192,7 +196,10 @@ async fn a_source_that_changed_meanwhile_starts_over() {
 #[tokio::test]
 async fn a_partial_that_was_cut_short_starts_over() {
     let trees = broken().await;
-    let file = fs::OpenOptions::new().write(true).open(partial(&trees)).unwrap();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(partial(&trees))
+        .unwrap();
     file.set_len(5 * MIB).unwrap();
     let (sent, _) = trees.copy().await;
     expect_from_the_start(&sent);
@@ -201,7 +208,11 @@ async fn a_partial_that_was_cut_short_starts_over() {
 
 fn damage(trees: &Trees) {
     let path = partial(trees);
-    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, 3 * MIB + 5).unwrap();
     file.write_all_at(&[byte[0] ^ 1], 3 * MIB + 5).unwrap();

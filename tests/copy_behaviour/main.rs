@@ -6,9 +6,12 @@
     reason = "helpers of tests fail the test"
 )]
 
+#[cfg(unix)]
 mod disks;
 mod fixture;
+#[cfg(unix)]
 mod going_on;
+#[cfg(unix)]
 mod rules;
 mod sessions;
 mod sources;

@@ -20,7 +20,10 @@ async fn an_equal_file_is_told_by_size_and_time_and_not_read() {
     let (sent, received) = trees.copy().await;
     for report in [sent, received] {
         assert!(report.is_complete());
-        assert_eq!((report.totals.files_present, report.totals.files_verified), (1, 0));
+        assert_eq!(
+            (report.totals.files_present, report.totals.files_verified),
+            (1, 0)
+        );
         assert_eq!(report.totals.bytes_transferred, 0);
     }
     assert_eq!(fs::read(trees.target("file")).unwrap(), b"CONTENT");
@@ -28,8 +31,13 @@ async fn an_equal_file_is_told_by_size_and_time_and_not_read() {
     let sender = || Sender::builder().checksum(true);
     let (sent, _) = trees.copy_with(sender(), trees.receiver()).await;
     assert_eq!(failures(&sent)["tree/file"], "refused: it exists already");
-    let (sent, _) = trees.copy_with(sender().overwrite(true), trees.receiver()).await;
-    assert_eq!((sent.totals.files_present, sent.totals.files_verified), (0, 1));
+    let (sent, _) = trees
+        .copy_with(sender().overwrite(true), trees.receiver())
+        .await;
+    assert_eq!(
+        (sent.totals.files_present, sent.totals.files_verified),
+        (0, 1)
+    );
     trees.expect_equal();
 }
 
@@ -44,7 +52,10 @@ async fn an_equal_file_is_told_by_its_hash_and_gets_the_time_and_mode() {
     let sender = Sender::builder().checksum(true);
     let (sent, _) = trees.copy_with(sender, trees.receiver()).await;
     assert!(sent.is_complete());
-    assert_eq!((sent.totals.files_present, sent.totals.bytes_transferred), (2, 0));
+    assert_eq!(
+        (sent.totals.files_present, sent.totals.bytes_transferred),
+        (2, 0)
+    );
     trees.expect_equal();
 }
 
@@ -79,7 +90,10 @@ async fn a_dry_run_changes_nothing_and_says_what_would_be() {
     for overwrite in [false, true] {
         let sender = Sender::builder().dry_run(true).overwrite(overwrite);
         let (sent, received) = trees.copy_with(sender, trees.receiver()).await;
-        assert!(describe(trees.to.path()) == before, "overwrite: {overwrite}");
+        assert!(
+            describe(trees.to.path()) == before,
+            "overwrite: {overwrite}"
+        );
         for report in [&sent, &received] {
             let totals = &report.totals;
             // Two directories, the link, and the files.
@@ -88,7 +102,11 @@ async fn a_dry_run_changes_nothing_and_says_what_would_be() {
             assert_eq!(totals.bytes_planned, bytes);
             assert_eq!((totals.files_present, totals.bytes_transferred), (1, 0));
             let refused = failures(report);
-            assert_eq!(refused.contains_key("tree/other"), !overwrite, "{refused:?}");
+            assert_eq!(
+                refused.contains_key("tree/other"),
+                !overwrite,
+                "{refused:?}"
+            );
         }
     }
 }
@@ -103,7 +121,11 @@ async fn a_dry_run_tells_what_is_left_of_a_partial_and_keeps_it() {
     let before = describe(trees.to.path());
     let sender = Sender::builder().dry_run(true);
     let (_, received) = trees.copy_with(sender, trees.receiver()).await;
-    assert!(received.totals.bytes_planned < 20 * MIB, "{:?}", received.totals);
+    assert!(
+        received.totals.bytes_planned < 20 * MIB,
+        "{:?}",
+        received.totals
+    );
     assert!(describe(trees.to.path()) == before);
 }
 
@@ -234,7 +256,11 @@ async fn a_sparse_file_stays_sparse_and_its_holes_do_not_cross_the_stream() {
     };
     let (sent, _) = trees.copy().await;
     assert!(sent.is_complete());
-    assert!(sent.totals.bytes_transferred <= 6 * MIB, "{:?}", sent.totals);
+    assert!(
+        sent.totals.bytes_transferred <= 6 * MIB,
+        "{:?}",
+        sent.totals
+    );
     let there = fs::metadata(trees.target("sparse")).unwrap().blocks() * 512;
     assert!(there <= stored + MIB, "{there} of {stored}");
     trees.expect_equal();
@@ -259,8 +285,16 @@ async fn a_sparse_file_goes_on_as_one() {
 #[tokio::test]
 async fn a_file_that_is_one_hole_arrives() {
     let trees = Trees::new();
-    for (name, len) in [("small", 1000), ("one", MIB), ("more", MIB + 1), ("many", 40 * MIB)] {
-        File::create(trees.source().join(name)).unwrap().set_len(len).unwrap();
+    for (name, len) in [
+        ("small", 1000),
+        ("one", MIB),
+        ("more", MIB + 1),
+        ("many", 40 * MIB),
+    ] {
+        File::create(trees.source().join(name))
+            .unwrap()
+            .set_len(len)
+            .unwrap();
     }
     let (sent, _) = trees.copy().await;
     assert!(sent.is_complete());
@@ -273,14 +307,22 @@ async fn portable_names_are_those_that_every_system_keeps_apart() {
     for name in ["README", "dir/x", "fine"] {
         trees.put(name, b"was there");
     }
-    for name in ["readme", "Dir/y", "aux", "com1.txt", "what?", "end.", "new", "more/nul/z"] {
+    for name in [
+        "readme",
+        "Dir/y",
+        "aux",
+        "com1.txt",
+        "what?",
+        "end.",
+        "new",
+        "more/nul/z",
+    ] {
         trees.write(name, b"comes");
     }
     let portable = trees.receiver().portable_names(true);
     let (sent, _) = trees.copy_with(Sender::builder(), portable).await;
     let failures = failures(&sent);
-    let collides =
-        "refused: a name that differs only in case exists already";
+    let collides = "refused: a name that differs only in case exists already";
     let reserved = "refused: the name is reserved on this system";
     for (path, expected) in [
         ("tree/readme", collides),
@@ -293,7 +335,11 @@ async fn portable_names_are_those_that_every_system_keeps_apart() {
         ("tree/more/nul/z", reserved),
         ("tree/more/nul", reserved),
     ] {
-        assert_eq!(failures.get(path).map(String::as_str), Some(expected), "{path}");
+        assert_eq!(
+            failures.get(path).map(String::as_str),
+            Some(expected),
+            "{path}"
+        );
     }
     assert_eq!(failures.len(), 9, "{failures:?}");
     assert_eq!(fs::read(trees.target("new")).unwrap(), b"comes");
@@ -333,7 +379,10 @@ async fn no_more_files_than_allowed_arrive_and_the_rest_is_named() {
         // The directory is one too many as well.
         assert_eq!(report.totals.failed, 7);
         let failures = failures(&report);
-        assert!(failures.values().all(|error| error.contains("files")), "{failures:?}");
+        assert!(
+            failures.values().all(|error| error.contains("files")),
+            "{failures:?}"
+        );
     }
 }
 
@@ -347,7 +396,10 @@ async fn no_more_bytes_than_allowed_arrive_and_smaller_files_still_do() {
     let (sent, _) = trees.copy_with(Sender::builder(), receiver).await;
     let failures = failures(&sent);
     assert_eq!(failures.len(), 1, "{failures:?}");
-    assert!(failures.values().all(|error| error.contains("bytes")), "{failures:?}");
+    assert!(
+        failures.values().all(|error| error.contains("bytes")),
+        "{failures:?}"
+    );
     assert_eq!(sent.totals.files_verified, 2);
 }
 

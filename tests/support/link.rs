@@ -51,7 +51,7 @@ impl Link {
         mut left: Option<u64>,
     ) -> bool {
         let (pieces, mut queue) = mpsc::channel::<(Instant, Vec<u8>)>(256);
-        let reading = async {
+        let reading = async move {
             let mut free = now();
             loop {
                 let most = left.map_or(PIECE, |left| {
@@ -84,11 +84,6 @@ impl Link {
                 }
             }
             let _ = to.shutdown().await;
-        };
-        let reading = async {
-            let is_cut = reading.await;
-            drop(pieces);
-            is_cut
         };
         tokio::join!(reading, writing).0
     }
