@@ -136,7 +136,8 @@ impl SenderBuilder {
     }
 
     /// Whether the receiver reads what an earlier session left of a file again before it is continued.
-    /// Default: false: it was read back when it was written, and its journal is believed.
+    /// Default: false: it was read back when it was written, and its journal is believed. Damage
+    /// that was done to it between two sessions is then not found.
     pub fn recheck(mut self, recheck: bool) -> Self {
         self.options.recheck = recheck;
         self
