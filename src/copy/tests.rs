@@ -370,7 +370,7 @@ async fn a_verified_verdict_with_another_hash_ends_the_session() {
 #[test]
 fn one_blocking_thread_is_enough() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let content: Vec<u8> = (0..20_000_000_u32).map(|at| (at >> 8) as u8).collect();
+    let content: Vec<u8> = (0..20_000_000_u32).map(|at| at.to_le_bytes()[1]).collect();
     fs::write(from.path().join("a"), &content).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -40,12 +40,15 @@ impl IntakeTest {
 
     fn send(&mut self, frames: &[Frame]) -> Vec<Frame> {
         let mut bytes = Vec::new();
-        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        for frame in frames {
+            frame.encode(&mut bytes);
+        }
         self.feed(bytes)
     }
 
     fn feed(&mut self, bytes: Vec<u8>) -> Vec<Frame> {
-        let step = self.intake.step(bytes);
+        let len = bytes.len();
+        let step = self.intake.step(bytes, len);
         assert_eq!(step.result, Ok(false));
         let (mut decoder, mut bytes) = (Decoder::default(), step.replies.as_slice());
         let mut frames = Vec::new();

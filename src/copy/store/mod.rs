@@ -465,6 +465,8 @@ impl Placer {
         incoming.is_placed = true;
         self.directories.names.note(path, &incoming.name);
         self.storage.count(1);
+        // Only a leftover: the file has its name whatever becomes of that.
+        let _ = partial::clear_spare(dir, &incoming.name);
         Ok(())
     }
 

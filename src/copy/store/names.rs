@@ -44,6 +44,18 @@ pub(super) fn partial_names(name: &[u8]) -> (String, String) {
     )
 }
 
+/// The name of the partial file if that of [`partial_names`] is taken by an older session, which a
+/// later one finds again when both were killed.
+pub(super) fn spare_name(name: &[u8]) -> String {
+    let hash = blake3::Hasher::new()
+        .update(b"spare ")
+        .update(name)
+        .finalize()
+        .to_hex();
+    let hash = hash.get(..16).unwrap_or_default();
+    format!("{PREFIX}{hash}{PARTIAL}")
+}
+
 /// A name with 64 random bits, so that neither two transfers nor a leftover collide.
 pub(super) fn random_name() -> io::Result<String> {
     let random = getrandom::u64().map_err(io::Error::other)?;

@@ -11,7 +11,7 @@ use cap_std::fs::{Dir, Metadata, OpenOptions};
 use super::checkpoint::{BLOCKS, Checkpoint, Live, MAX_OUTSTANDING, Outstanding};
 use super::directories::Place;
 use super::journal::{Journal, Subject};
-use super::names::{is_same, partial_names, random_name};
+use super::names::{is_same, partial_names, random_name, spare_name};
 use super::registry::Partials;
 use super::storage::Storage;
 use super::{Rejection, Spawner, Task};
@@ -85,7 +85,7 @@ impl Wanted<'_> {
         }
         let file = match file {
             Some(file) => file,
-            None => create_random(dir, &mut temporary, self.is_private)?,
+            None => create_spare(dir, self.name, &mut temporary, self.is_private)?,
         };
         Ok(self.incoming(temporary, Arc::new(file), None))
     }
@@ -104,7 +104,7 @@ impl Wanted<'_> {
             // Whatever has our names: do without a journal.
             None => {
                 let dir = &self.place.dir;
-                let file = create_random(dir, &mut temporary, self.is_private)?;
+                let file = create_spare(dir, self.name, &mut temporary, self.is_private)?;
                 (file, None, TreeHash::new())
             }
         };
@@ -369,17 +369,31 @@ impl Drop for Incoming {
                 }
                 return;
             };
-            large.registry.remove(&large.path, &large.live);
-            let vouched = large.live.ledger().good.blocks();
-            if vouched > 0 && large.journal.is_some() {
+            let vouched = live.ledger().good.blocks();
+            let is_kept = vouched > 0 && large.journal.is_some();
+            if is_kept {
                 // The rest would be sent again; on a full disk its space is better free.
                 let _ = live.file.set_len(vouched.saturating_mul(BLOCK_LEN_U64));
-                return;
+            } else {
+                large.remove_journal(&self.place.dir);
+                self.remove();
             }
-            large.remove_journal(&self.place.dir);
+            // Last, and unlocked: who does not find it there takes what lies on the disk.
+            let _ = live.file.unlock();
+            if let Some(large) = &self.large {
+                large.registry.remove(&large.path, &live);
+            }
+        } else if !self.is_placed {
+            self.remove();
         }
-        if !self.is_placed && self.is_named() {
-            // While it is locked, so that it is not another's by now; but Windows wants it closed.
+    }
+}
+
+impl Incoming {
+    /// Removes the file while it is locked, so that it is not another's by now.
+    fn remove(&mut self) {
+        if self.is_named() {
+            // Windows wants it closed.
             if cfg!(windows) {
                 self.file = None;
             }
@@ -392,7 +406,7 @@ impl Drop for Incoming {
 /// Removes what a kill left of the transfer of a file that is there: a journal, or a second name.
 pub(super) fn clear_leftovers(dir: &Dir, name: &[u8], existing: &Metadata) -> io::Result<()> {
     let (temporary, journal) = partial_names(name);
-    for leftover in [temporary, journal] {
+    for leftover in [temporary, journal, spare_name(name)] {
         let Ok(found) = dir.symlink_metadata(&leftover) else {
             continue;
         };
@@ -406,6 +420,16 @@ pub(super) fn clear_leftovers(dir: &Dir, name: &[u8], existing: &Metadata) -> io
             own
         };
         dir.remove_file(&leftover)?;
+        drop(own);
+    }
+    Ok(())
+}
+
+/// Removes what a kill left of a session that found the file's first temporary name taken.
+pub(super) fn clear_spare(dir: &Dir, name: &[u8]) -> io::Result<()> {
+    let spare = spare_name(name);
+    if let Some(own) = open_own(dir, &spare, true)? {
+        dir.remove_file(&spare)?;
         drop(own);
     }
     Ok(())
@@ -436,6 +460,21 @@ fn create(dir: &Dir, name: &str, is_private: bool) -> Result<Option<File>, Rejec
     };
     // Another process may have taken it for a leftover before the lock.
     Ok((is_locked(&file) && is_named(dir, name, &file)).then_some(file))
+}
+
+/// Creates a file beside one that is taken.
+fn create_spare(
+    dir: &Dir,
+    name: &[u8],
+    temporary: &mut String,
+    is_private: bool,
+) -> Result<File, Rejection> {
+    clear_spare(dir, name)?;
+    *temporary = spare_name(name);
+    match create(dir, temporary, is_private)? {
+        Some(file) => Ok(file),
+        None => create_random(dir, temporary, is_private),
+    }
 }
 
 fn create_random(dir: &Dir, name: &mut String, is_private: bool) -> Result<File, Rejection> {

@@ -125,6 +125,28 @@ fn a_leftover_of_a_killed_process_is_cleared_away() {
 }
 
 #[test]
+fn a_second_session_takes_a_name_that_a_third_finds_after_a_kill() {
+    let fixture = Fixture::new();
+    let (first, spare) = (names::partial_names(b"a").0, names::spare_name(b"a"));
+    let source = Source::new("a", b"content");
+    let (mut one, mut two) = (fixture.placer(), fixture.placer());
+    let path = WirePath::parse(b"a").unwrap();
+    let held = one.begin(&source.offer(&path), 0).unwrap();
+    let other = two.begin(&source.offer(&path), 0).unwrap();
+    let mut expected = [first.as_str(), spare.as_str()];
+    expected.sort_unstable();
+    assert_eq!(fixture.listing(), expected);
+    drop((held, other));
+    // As if both had been killed.
+    for leftover in expected {
+        std::fs::write(fixture.path(leftover), "of longer content").unwrap();
+    }
+    place(&mut fixture.placer(), &source).unwrap();
+    assert_eq!(fixture.read("a"), b"content");
+    assert_eq!(fixture.listing(), ["a"]);
+}
+
+#[test]
 fn what_stands_in_the_temporary_names_place_is_left_alone() {
     #[cfg(unix)]
     {
