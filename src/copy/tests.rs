@@ -442,3 +442,44 @@ async fn a_disk_that_hangs_is_told_of() {
         assert!(error.to_string().contains(text), "{error}");
     }
 }
+
+/// A disk that takes its time for each reading.
+#[derive(Debug)]
+struct SlowDisk;
+
+impl Disk for SlowDisk {
+    fn read_at(&self, file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::thread::sleep(Duration::from_millis(50));
+        PlainDisk.read_at(file, buf, offset)
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        PlainDisk.write_at(file, bytes, offset)
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_waits_for_the_hash_of_another_does_not_stall() {
+    let from = tempfile::tempdir().unwrap();
+    fs::write(from.path().join("a"), vec![7; 40 << 20]).unwrap();
+    let source = Source::builder([from.path().join("a")]).disk(Arc::new(SlowDisk));
+    let source = source.build().await.unwrap();
+    let sender = Sender::builder()
+        .checksum(true)
+        .dry_run(true)
+        .stall_timeout(Duration::from_millis(600))
+        .build()
+        .unwrap();
+    let session = async || {
+        let to = tempfile::tempdir().unwrap();
+        let receiver = Receiver::builder(to.path()).build().unwrap();
+        let (mut near, mut far) = duplex(10_000);
+        let sending = sender.send_source(&mut near, &source, |_| ());
+        let (sent, received) = tokio::join!(sending, receiver.receive(&mut far));
+        received?;
+        sent
+    };
+    let (one, other) = tokio::join!(session(), session());
+    assert!(one.unwrap().is_complete() && other.unwrap().is_complete());
+    assert_eq!(source.bytes_read(), 40 << 20);
+}

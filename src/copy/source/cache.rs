@@ -151,18 +151,20 @@ impl Cache {
         state.release(session, path);
     }
 
-    /// Takes a block, and reads it if need be. `room`: the most that it may cost.
+    /// Takes a block, and reads it if need be. `room`: the most that it may cost. `may_go_on` is asked
+    /// now and then while another session reads it.
     pub(super) fn take(
         &self,
         session: SessionId,
         id: &BlockId,
         room: u64,
+        may_go_on: &dyn Fn() -> bool,
         read: impl FnOnce() -> Result<Block, ReadError>,
     ) -> Result<Arc<Block>, ReadError> {
         loop {
             let load = match self.find(session, id, room) {
                 Found::Ready(block) => return Ok(block),
-                Found::Loading(load) => match load.wait() {
+                Found::Loading(load) => match load.wait(may_go_on) {
                     Some(Ok(block)) => {
                         self.lock().took(session, id);
                         return Ok(block);

@@ -1,5 +1,6 @@
 //! A source file that a session has open: its blocks, through what all sessions share.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -131,7 +132,8 @@ impl Opened {
         let id = self.file.id(index);
         let (shared, file) = (&self.shared, &self.file);
         let read = || shared.reader.block(file, index);
-        let block = shared.cache.take(self.session, &id, room_for(&id), read)?;
+        let room = room_for(&id);
+        let block = (shared.cache).take(self.session, &id, room, &|| true, read)?;
         if index + 1 < self.blocks() {
             self.read_ahead(index + 1);
         }
@@ -154,7 +156,8 @@ impl Opened {
     }
 
     /// Computes the file's hash. Reads the whole file once for all sessions, and keeps no content.
-    /// `may_go_on` is asked before each block; `false` ends it with `Interrupted`.
+    /// `may_go_on` is asked before each block, whichever session reads it; `false` ends it with
+    /// `Interrupted`.
     pub(in crate::copy) fn digest(
         &self,
         may_go_on: &dyn Fn() -> bool,
@@ -170,7 +173,14 @@ impl Opened {
                 })
             };
             let room = cost_of(&id, 0);
-            match shared.cache.take(self.session, &id, room, read) {
+            // Only if something moves meanwhile: a disk that hangs is to be found.
+            let seen = Cell::new(shared.reader.blocks_hashed());
+            let while_waiting = || {
+                let hashed = shared.reader.blocks_hashed();
+                seen.replace(hashed) == hashed || may_go_on()
+            };
+            let taken = (shared.cache).take(self.session, &id, room, &while_waiting, read);
+            match taken {
                 Ok(block) => match block.hash() {
                     BlockHash::Root(digest) => return Ok(digest),
                     BlockHash::Cv(cv) => return Ok(Digest::new(cv)),

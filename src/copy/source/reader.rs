@@ -23,6 +23,7 @@ pub(super) struct Reader {
     disk: Counted,
     votes: u8,
     content: AtomicU64,
+    hashed: AtomicU64,
 }
 
 impl Reader {
@@ -34,6 +35,7 @@ impl Reader {
             },
             votes,
             content: AtomicU64::new(0),
+            hashed: AtomicU64::new(0),
         }
     }
 
@@ -45,6 +47,11 @@ impl Reader {
     /// Bytes that the disk gave, every vote counted.
     pub(super) fn disk_read(&self) -> u64 {
         self.disk.read.load(Ordering::Relaxed)
+    }
+
+    /// Blocks that were read for their file's hash alone.
+    pub(super) fn blocks_hashed(&self) -> u64 {
+        self.hashed.load(Ordering::Relaxed)
     }
 
     /// Reads one block; then the file must still be the version that it was opened as.
@@ -83,7 +90,9 @@ impl Reader {
             if !may_go_on() {
                 return Err(io::Error::from(io::ErrorKind::Interrupted).into());
             }
-            match self.block(file, index)?.hash() {
+            let block = self.block(file, index)?;
+            self.hashed.fetch_add(1, Ordering::Relaxed);
+            match block.hash() {
                 BlockHash::Root(root) => return Ok(root),
                 BlockHash::Cv(cv) => tree.push(cv),
             }

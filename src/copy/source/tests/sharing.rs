@@ -312,7 +312,7 @@ impl CacheTest {
             Ok(Self::block(len))
         };
         let room = cost_of(&id, len as u64);
-        self.cache.take(session, &id, room, read).unwrap();
+        self.cache.take(session, &id, room, &|| true, read).unwrap();
     }
 
     /// Whether the block of that file was read ahead.
@@ -363,7 +363,9 @@ fn reading_ahead_without_room_pushes_out_nothing() {
     }
     test.cache.check_invariants();
     let id = test.id(0);
-    let kept = test.cache.take(test.dead, &id, 0, || panic!("it was kept"));
+    let kept = test
+        .cache
+        .take(test.dead, &id, 0, &|| true, || panic!("it was kept"));
     assert_eq!(kept.unwrap().len(), 10_000);
 }
 
