@@ -11,6 +11,9 @@ use super::error::CopyError;
 /// What may be made up for after a pause: enough that coarse timers do not cost speed.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
+const MIN_PIECE_LEN: usize = 64;
+const MAX_PIECE_LEN: usize = 16 * 1024;
+
 /// Bounds how fast all sessions that share it send together.
 ///
 /// Bytes count as they are handed to the stream, frames and repeated attempts included. Cloning
@@ -42,6 +45,15 @@ impl RateLimit {
         Ok(Self {
             bytes_per_second,
             next: Arc::default(),
+        })
+    }
+
+    /// How much should go at a time, in bytes: a sixteenth of a second's worth, so that none of many
+    /// sessions at a low rate waits for so long that it seems stalled.
+    pub(super) fn piece_len(&self) -> usize {
+        let piece = usize::try_from(self.bytes_per_second / 16);
+        piece.map_or(MAX_PIECE_LEN, |piece| {
+            piece.clamp(MIN_PIECE_LEN, MAX_PIECE_LEN)
         })
     }
 
@@ -97,6 +109,24 @@ mod tests {
         }
         let took = begin.elapsed().as_secs_f64();
         assert!((0.9..1.01).contains(&took), "{took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn none_of_many_sessions_waits_for_long() {
+        let limit = RateLimit::new(10_000).unwrap();
+        let session = |limit: RateLimit| async move {
+            for _ in 0..5 {
+                let begin = Instant::now();
+                limit.take(limit.piece_len()).await;
+                assert!(begin.elapsed() < Duration::from_secs(10));
+            }
+        };
+        let sessions: Vec<_> = (0..100)
+            .map(|_| tokio::spawn(session(limit.clone())))
+            .collect();
+        for session in sessions {
+            session.await.unwrap();
+        }
     }
 
     #[test]

@@ -33,9 +33,6 @@ const INBOUND_LEN: usize = 10_000;
 /// Bytes read from the receiver at once: some three hundred verdicts.
 const READ_LEN: usize = 16 * 1024;
 
-/// Bytes written at once where a rate limit spreads them.
-const LIMITED_LEN: usize = 16 * 1024;
-
 /// How long the writer that failed waits for the receiver's own words, which are the better error.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -467,7 +464,7 @@ async fn write(
             let written = match limit {
                 None => writer.write(&piece).await?,
                 Some(limit) => {
-                    let part = piece.get(..LIMITED_LEN).unwrap_or(&piece);
+                    let part = piece.get(..limit.piece_len()).unwrap_or(&piece);
                     limit.take(part.len()).await;
                     writer.write_all(part).await?;
                     part.len()
