@@ -215,6 +215,22 @@ async fn links_inside_the_tree_arrive_as_links_and_others_are_refused() {
 }
 
 #[tokio::test]
+async fn a_link_from_before_1970_keeps_its_time() {
+    let trees = Trees::new();
+    let link = trees.source().join("link");
+    symlink("nothing", &link).unwrap();
+    let touch = std::process::Command::new("touch")
+        .args(["-h", "-d", "1950-01-01 00:00:00.5 UTC"])
+        .arg(&link)
+        .status();
+    assert!(touch.unwrap().success());
+    let (sent, _) = trees.copy().await;
+    assert!(sent.is_complete());
+    let time = |path: &Path| fs::symlink_metadata(path).unwrap().modified().unwrap();
+    assert_eq!(time(&trees.target("link")), time(&link));
+}
+
+#[tokio::test]
 async fn another_link_of_the_name_is_replaced_only_if_asked_to() {
     let trees = Trees::new();
     trees.write("a", b"a");

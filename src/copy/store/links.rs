@@ -2,12 +2,16 @@
 
 use std::io;
 
-use cap_fs_ext::{DirExt, SystemTimeSpec};
+use cap_fs_ext::DirExt;
+#[cfg(not(unix))]
+use cap_fs_ext::SystemTimeSpec;
 use cap_std::fs::Dir;
+#[cfg(not(unix))]
 use cap_std::time::SystemTime;
 
 use super::names::{partial_names, random_name};
 use super::{Decision, Placed, Placer, Rejection};
+#[cfg(not(unix))]
 use crate::copy::attributes::join_time;
 use crate::copy::error::Refusal;
 use crate::copy::links::check_target;
@@ -150,7 +154,27 @@ fn symlink(
 
 /// A link's own time is a nicety that not every file system has.
 fn set_mtime(dir: &Dir, name: &std::path::PathBuf, attributes: Option<&Attributes>) {
-    if let Some(attributes) = attributes
+    let Some(attributes) = attributes else {
+        return;
+    };
+    // Not through cap-std, which panics at a time before 1970.
+    #[cfg(unix)]
+    {
+        use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_OMIT};
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: attributes.mtime_secs,
+                tv_nsec: attributes.mtime_nanos.into(),
+            },
+        };
+        let _ = rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+    }
+    #[cfg(not(unix))]
+    if attributes.mtime_secs >= 0
         && let Some(time) = join_time(attributes.mtime_secs, attributes.mtime_nanos)
     {
         let time = SystemTimeSpec::from(SystemTime::from_std(time));
