@@ -73,7 +73,8 @@ async fn a_receiver_that_stops_reading_stalls_the_sender() {
     let began = now();
     let (sent, ()) = tokio::join!(sender.send(&mut near, [trees.source()]), async {
         greet(&mut far, false).await;
-        // The file is number 0. What is asked for is never taken.
+        // The file is number 0, once it was offered. What is asked for is never taken.
+        far.read_exact(&mut [0; 5 + 4 + 5]).await.unwrap();
         far.write_all(&frame(0x84, &[0; 16])).await.unwrap();
         tokio::time::sleep(Duration::from_secs(600)).await;
     });
@@ -199,7 +200,11 @@ async fn a_sender_that_takes_no_answers_stalls_the_receiver() {
     let CopyError::Stalled { waiting_for, .. } = &error else {
         panic!("{error}");
     };
-    assert_eq!(*waiting_for, "the stream to take more");
+    // Which of the two it is depends on how many batches the offers came in.
+    assert!(
+        ["the stream to take more", "the other side"].contains(waiting_for),
+        "{waiting_for}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -443,7 +448,6 @@ fn offer(id: u64, path: &[u8]) -> Vec<u8> {
 async fn what_stays_of_files_that_were_withdrawn_counts_against_the_limit() {
     use blake3::hazmat::HasherExt;
     let trees = Trees::new();
-    // Of the first file, four blocks stay.
     let receiver = trees.receiver().max_bytes(8 * MIB).build().unwrap();
     let (mut near, mut far) = duplex(64 * 1024);
     let receiving = async {
