@@ -590,3 +590,32 @@ fn only_what_was_read_back_gets_the_name() {
         assert!(!fixture.path("a").exists());
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_part_that_has_its_mode_already_is_gone_on_with() {
+    use std::os::unix::fs::PermissionsExt;
+    let content = bytes(9 * BLOCK_LEN, 1);
+    for (path, content) in [("large", content.as_slice()), ("small", &content[..9])] {
+        let source = Source::new(path, content);
+        let fixture = Fixture::new();
+        receive_and_die(&fixture, &source, 9);
+        // As a kill between the modes and the names leaves it.
+        let (partial, _) = names::partial_names(path.as_bytes());
+        let read_only = std::fs::Permissions::from_mode(0o444);
+        std::fs::set_permissions(fixture.path(&partial), read_only).unwrap();
+        if std::fs::OpenOptions::new()
+            .write(true)
+            .open(fixture.path(&partial))
+            .is_ok()
+        {
+            println!("SKIPPED: root may write everything");
+            return;
+        }
+        let mut placer = fixture.placer();
+        let good = if path == "large" { 8 } else { 0 };
+        assert_eq!(needed(&mut placer, &source), good);
+        assert_eq!(place(&mut placer, &source).unwrap(), Sent::Settling);
+        assert_eq!(fixture.listing(), [path]);
+    }
+}
