@@ -26,6 +26,10 @@ use super::protocol::{
 use super::store::{Decision, Ended, PlaceOptions, Placer, Rejection};
 use super::tree_hash::Cv;
 
+/// How many bytes of replies to one batch are repeated on request. More are not answered; they may be
+/// asked for again.
+const MAX_REPEATED: usize = 1024 * 1024;
+
 /// What one batch of input led to.
 #[derive(Debug)]
 pub(super) struct Step {
@@ -547,7 +551,11 @@ impl Intake {
 
     fn on_ask(&mut self, id: u64, replies: &mut Vec<u8>) -> Result<(), CopyError> {
         self.settle(replies);
-        self.offers.repeat(id, replies)?;
+        self.offers.check(id)?;
+        // A few bytes of question can have a long answer: who asks on and on gets no more at a time.
+        if replies.len() < MAX_REPEATED {
+            self.offers.repeat(id, replies);
+        }
         Ok(())
     }
 

@@ -203,13 +203,18 @@ impl Offers {
         self.remember(id, Answer::Verdict(verdict));
     }
 
-    /// Says again what was said last of an offer.
-    pub(super) fn repeat(&self, id: u64, replies: &mut Vec<u8>) -> Result<(), ProtocolError> {
+    /// Checks that an offer was made and is remembered.
+    pub(super) fn check(&self, id: u64) -> Result<(), ProtocolError> {
         let is_remembered = id < self.next_id && self.next_id - id <= MAX_WINDOW;
-        let answer = self.answers.get(slot(id)).filter(|_| is_remembered);
-        let frame = match answer {
-            None => return Err(ProtocolError::NoSuchOffer(id)),
-            Some(Answer::Nothing) => Frame::Verdict(id, Verdict::Unknown),
+        is_remembered
+            .then_some(())
+            .ok_or(ProtocolError::NoSuchOffer(id))
+    }
+
+    /// Says again what was said last of an offer that is remembered.
+    pub(super) fn repeat(&self, id: u64, replies: &mut Vec<u8>) {
+        let frame = match self.answers.get(slot(id)) {
+            None | Some(Answer::Nothing) => Frame::Verdict(id, Verdict::Unknown),
             Some(Answer::Need { from, stack }) => Frame::Need {
                 id,
                 from: *from,
@@ -218,7 +223,6 @@ impl Offers {
             Some(Answer::Verdict(verdict)) => Frame::Verdict(id, verdict.clone()),
         };
         frame.encode(replies);
-        Ok(())
     }
 
     fn remember(&mut self, id: u64, answer: Answer) {

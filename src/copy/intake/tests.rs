@@ -162,3 +162,28 @@ fn directories_on_the_way_are_bounded_too() {
     }
     assert_eq!((made, test.left()), (3, 3));
 }
+
+#[test]
+fn masses_of_questions_get_bounded_answers() {
+    let mut test = IntakeTest::new(IntakeLimits::default());
+    let (id, _) = test.offer("a", 20);
+    test.send_some(id, 15);
+    let (id, answer) = test.offer("a", 20);
+    let mut one = Vec::new();
+    answer.encode(&mut one);
+    assert!(one.len() > 13, "longer than the question: {answer:?}");
+    let mut questions = Vec::new();
+    for _ in 0..20_000 {
+        Frame::Ask(id).encode(&mut questions);
+    }
+    let len = questions.len();
+    let step = test.intake.step(questions, len);
+    assert_eq!(step.result, Ok(false));
+    let bound = super::MAX_REPEATED..super::MAX_REPEATED + one.len();
+    assert!(
+        bound.contains(&step.replies.len()),
+        "{}",
+        step.replies.len()
+    );
+    assert_eq!(test.send(&[Frame::Ask(id)]), [answer]);
+}

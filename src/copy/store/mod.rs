@@ -261,9 +261,6 @@ impl Placer {
     /// Looks whether a file is there already, or a part of it. Opens nothing that stays open and makes
     /// nothing; gives an equal file its mode unless this is a dry run.
     pub(super) fn consider(&mut self, offer: &Considered<'_>) -> Result<Decision, Rejection> {
-        if !self.options.dry_run {
-            self.registry.take_over(offer.path.as_bytes(), self.session);
-        }
         let mut needed = Decision::Needed {
             from: 0,
             stack: Vec::new(),
@@ -274,6 +271,10 @@ impl Placer {
                 return Ok(Decision::Present);
             }
             if offer.size > BLOCK_LEN_U64 {
+                // Only now: an offer that is refused ends nobody else's.
+                if !self.options.dry_run {
+                    self.registry.take_over(offer.path.as_bytes(), self.session);
+                }
                 let wanted = self.wanted(place, offer, 0);
                 let tree = wanted.look(&self.storage, self.options.recheck)?;
                 kept = tree.blocks().saturating_mul(BLOCK_LEN_U64);

@@ -440,6 +440,28 @@ fn a_new_session_takes_over_at_once() {
 }
 
 #[test]
+fn an_offer_that_is_refused_takes_nothing_over() {
+    let content = bytes(9 * BLOCK_LEN, 1);
+    let source = Source::new("a", &content);
+    let mut fixture = Fixture::new().overwriting();
+    std::fs::write(fixture.path("a"), "older").unwrap();
+    let path = wire("a");
+    let mut one = fixture.placer();
+    let mut incoming = one.begin(&source.offer(&path), 0).unwrap();
+    feed(&mut one, &mut incoming, &source, 0, 5 * BLOCK_LEN).unwrap();
+    fixture.options.overwrite = false;
+    let refused = fixture.placer().consider(&source.offer(&path));
+    assert_eq!(refusal(refused), Refusal::Exists);
+    feed(&mut one, &mut incoming, &source, 5 * BLOCK_LEN, usize::MAX).unwrap();
+    assert_eq!(
+        one.end(incoming, source.root(), 1).unwrap(),
+        Ended::Settling
+    );
+    assert!(one.commit().remove(0).result.is_ok());
+    assert_eq!(fixture.read("a"), content);
+}
+
+#[test]
 fn another_process_is_not_disturbed() {
     let content = bytes(9 * BLOCK_LEN, 1);
     let source = Source::new("a", &content);
