@@ -23,6 +23,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinSet;
 
+#[path = "support/example.rs"]
+mod example;
+
+use example::example;
+
 struct CopyTest {
     from: TempDir,
     to: TempDir,
@@ -473,45 +478,6 @@ async fn sixteen_clients_at_once() {
 }
 
 // ---- the examples, as processes ----
-
-/// Finds an example's program beside this one. `cargo test` has built it; when only this test was
-/// asked for, it may be missing or older than its source, which cargo then sees to.
-fn example(name: &str) -> Command {
-    let this = std::env::current_exe().unwrap();
-    let examples = this.ancestors().nth(2).unwrap().join("examples");
-    let program = examples
-        .join(name)
-        .with_extension(std::env::consts::EXE_EXTENSION);
-    let built = |path: &Path| {
-        fs::metadata(path)
-            .and_then(|metadata| metadata.modified())
-            .ok()
-    };
-    if built(&program) < built(&this) {
-        let features = match (cfg!(feature = "__internals"), cfg!(feature = "sim")) {
-            (true, _) => "copy,capture,__internals",
-            (false, true) => "copy,capture,sim",
-            (false, false) => "copy,capture",
-        };
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args([
-            "build",
-            "--quiet",
-            "--features",
-            features,
-            "--example",
-            name,
-        ]);
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        assert!(
-            cargo.status().unwrap().success(),
-            "the example {name} is built"
-        );
-    }
-    Command::new(program)
-}
 
 /// Starts a server that ends after one client; yields its address too.
 fn start_server(root: &Path) -> (Child, String) {

@@ -179,7 +179,7 @@ fn masses_of_questions_get_bounded_answers() {
     let len = questions.len();
     let step = test.intake.step(questions, len);
     assert_eq!(step.result, Ok(false));
-    let bound = super::MAX_REPEATED..super::MAX_REPEATED + one.len();
+    let bound = MAX_REPEATED..MAX_REPEATED + one.len();
     assert!(
         bound.contains(&step.replies.len()),
         "{}",
