@@ -153,6 +153,7 @@ async fn run(args: Args, recording: &Recording, output: &Output) -> Result<Exit,
     let config = link::config(patience, &args.congestion).map_err(Failure::usage)?;
     let source = Source::builder(&args.paths)
         .cache(args.copying.cache)
+        .sessions(targets.len())
         .read_votes(args.copying.read_votes);
     let unreadable = |error| Failure::usage(text::chain(&error));
     let source = source.build().await.map_err(unreadable)?;
@@ -194,7 +195,10 @@ fn show(output: &Output, outcome: &Outcome, with_stats: bool) {
     }
     summary::print(
         output,
-        format_args!("{}: {target}", sentence(outcome.exit)),
+        format_args!(
+            "{}: {target}",
+            sentence(outcome.exit, outcome.tally.planned > 0)
+        ),
         &outcome.tally,
         outcome.elapsed,
         outcome.stats.as_ref(),
@@ -204,9 +208,10 @@ fn show(output: &Output, outcome: &Outcome, with_stats: bool) {
     }
 }
 
-fn sentence(exit: Exit) -> &'static str {
+fn sentence(exit: Exit, is_dry_run: bool) -> &'static str {
     match exit {
-        Exit::Complete => "everything was sent",
+        Exit::Complete if is_dry_run => "nothing was sent, only asked",
+        Exit::Complete => "everything is there",
         Exit::Incomplete => "sent, but not everything",
         Exit::Usage | Exit::Connection => "broken off",
         Exit::Refused => "refused",

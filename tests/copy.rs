@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use reliable_udp::copy::{
-    CopyError, Event, FileError, FileKind, ProtocolError, Receiver, Refusal, Report, Sender, survey,
+    CopyError, Event, FileError, FileKind, ProtocolError, Receiver, Refusal, Report, Sender,
+    Source, survey,
 };
 use reliable_udp::{ReliableUdpListener, ReliableUdpSocket};
 use tempfile::TempDir;
@@ -410,6 +411,30 @@ async fn a_source_that_keeps_changing_is_given_up_and_one_that_settles_arrives()
         2,
         "nothing else, no temporary file"
     );
+}
+
+#[tokio::test]
+async fn a_source_keeps_what_was_read_for_sessions_to_come() {
+    let test = CopyTest::new();
+    test.write("small", &[1; 5_000]);
+    test.write("large", &vec![2; 3_000_000]);
+    for (sessions, readings) in [(2, 1), (0, 2)] {
+        let source = Source::builder([test.source()]).sessions(sessions);
+        let source = source.build().await.unwrap();
+        for _ in 0..2 {
+            let to = tempfile::tempdir().unwrap();
+            let receiver = Receiver::builder(to.path()).build().unwrap();
+            let (mut near, mut far) = duplex(10_000);
+            let sender = Sender::new();
+            let (sent, received) = tokio::join!(
+                sender.send_source(&mut near, &source, |_| ()),
+                receiver.receive(&mut far)
+            );
+            assert_eq!(sent.unwrap().totals.files_verified, 2);
+            received.unwrap();
+        }
+        assert_eq!(source.bytes_read(), readings * 3_005_000);
+    }
 }
 
 #[tokio::test]

@@ -223,7 +223,7 @@ impl Farewell {
 #[non_exhaustive]
 pub enum ProtocolError {
     /// The first bytes are not those of the copy protocol.
-    #[error("the first bytes are not those of the copy protocol")]
+    #[error("the first bytes are not those of the copy protocol (does only one side use TLS?)")]
     Magic,
     /// The peer chose a version or feature that was not offered.
     #[error("version {version} with features {features:#x} was not offered")]
@@ -420,7 +420,7 @@ pub enum Refusal {
     #[error("a symbolic link on the way leads out of the root directory")]
     LeavesRoot,
     /// Something has that name already, and overwriting is off.
-    #[error("it exists already")]
+    #[error("it exists already and differs; overwriting is off")]
     Exists,
     /// The name is taken by something that is not a regular file.
     #[error("the name is taken by something that is not a regular file")]

@@ -20,7 +20,7 @@
 //!
 //! let root = tempfile::tempdir()?;
 //! let receiver = Receiver::builder(root.path()).build()?;
-//! let sender = Sender::builder().retries(3).build()?;
+//! let sender = Sender::builder().attempts(3).build()?;
 //!
 //! let (mut near, mut far) = tokio::io::duplex(64 * 1024); // or two ends of a connection
 //! let (sent, received) = tokio::join!(

@@ -30,7 +30,10 @@ async fn an_equal_file_is_told_by_size_and_time_and_not_read() {
 
     let sender = || Sender::builder().checksum(true);
     let (sent, _) = trees.copy_with(sender(), trees.receiver()).await;
-    assert_eq!(failures(&sent)["tree/file"], "refused: it exists already");
+    assert_eq!(
+        failures(&sent)["tree/file"],
+        "refused: it exists already and differs; overwriting is off"
+    );
     let (sent, _) = trees
         .copy_with(sender().overwrite(true), trees.receiver())
         .await;
@@ -66,7 +69,10 @@ async fn a_file_of_another_time_is_no_equal_one() {
     trees.copy().await;
     set_mtime(&here, 1_000_000_000);
     let (sent, _) = trees.copy().await;
-    assert_eq!(failures(&sent)["tree/file"], "refused: it exists already");
+    assert_eq!(
+        failures(&sent)["tree/file"],
+        "refused: it exists already and differs; overwriting is off"
+    );
     let sender = Sender::builder().overwrite(true);
     let (sent, _) = trees.copy_with(sender, trees.receiver()).await;
     assert_eq!(sent.totals.files_verified, 1);
@@ -238,12 +244,18 @@ async fn another_link_of_the_name_is_replaced_only_if_asked_to() {
     fs::create_dir(trees.target("")).unwrap();
     symlink("b", trees.target("link")).unwrap();
     let (sent, _) = trees.copy().await;
-    assert_eq!(failures(&sent)["tree/link"], "refused: it exists already");
+    assert_eq!(
+        failures(&sent)["tree/link"],
+        "refused: it exists already and differs; overwriting is off"
+    );
     assert_eq!(fs::read_link(trees.target("link")).unwrap(), Path::new("b"));
     let sender = Sender::builder().overwrite(true);
     let forbidding = trees.receiver().may_overwrite(false);
     let (sent, _) = trees.copy_with(sender.clone(), forbidding).await;
-    assert_eq!(failures(&sent)["tree/link"], "refused: it exists already");
+    assert_eq!(
+        failures(&sent)["tree/link"],
+        "refused: it exists already and differs; overwriting is off"
+    );
     let (sent, _) = trees.copy_with(sender, trees.receiver()).await;
     assert!(sent.is_complete(), "{:?}", failures(&sent));
     assert_eq!(fs::read_link(trees.target("link")).unwrap(), Path::new("a"));

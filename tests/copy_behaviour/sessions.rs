@@ -432,7 +432,7 @@ async fn a_file_that_another_receiver_works_on_starts_over_under_a_name_of_its_o
     assert_eq!(second.0.totals.bytes_transferred, 24 * MIB);
     assert_eq!(
         failures(&first.0)["tree/large"],
-        "refused: it exists already"
+        "refused: it exists already and differs; overwriting is off"
     );
     assert!(fs::read(trees.target("large")).unwrap() == noise(1, 24 * MIB));
 }

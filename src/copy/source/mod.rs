@@ -22,9 +22,9 @@ mod tests;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use self::cache::Cache;
+use self::cache::{Cache, SessionId};
 use self::reader::Reader;
 pub use self::survey::{Survey, survey};
 use self::walk::Root;
@@ -40,6 +40,9 @@ use super::error::CopyError;
 
 /// Smallest cache: a few whole blocks.
 const MIN_CACHE: u64 = 4 << 20;
+
+/// Most sessions that are waited for.
+const MAX_AWAITED: usize = 65_536;
 
 /// Most votes per byte: 2 * 16 + 1 equal readings.
 const MAX_READ_VOTES: u8 = 16;
@@ -71,6 +74,8 @@ struct Shared {
     roots: Arc<[Root]>,
     cache: Cache,
     reader: Reader,
+    /// Sessions that are to come: what is read is kept for them already.
+    awaited: Mutex<Vec<SessionId>>,
 }
 
 /// Settings of a [`Source`].
@@ -79,6 +84,7 @@ struct Shared {
 pub struct SourceBuilder {
     paths: Vec<PathBuf>,
     cache: u64,
+    sessions: usize,
     read_votes: u8,
     disk: Arc<dyn Disk>,
 }
@@ -92,6 +98,7 @@ impl Source {
                 .map(|path| path.as_ref().to_path_buf())
                 .collect(),
             cache: 64 << 20,
+            sessions: 0,
             read_votes: 0,
             disk: Arc::new(PlainDisk),
         }
@@ -120,12 +127,28 @@ impl Source {
     }
 }
 
+impl Shared {
+    /// The session that begins now: one that was waited for, or another.
+    fn admit(&self) -> SessionId {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.pop().unwrap_or_else(|| self.cache.register())
+    }
+}
+
 impl SourceBuilder {
     /// How many bytes of blocks are kept for targets that lag behind. Sessions also hold up to 1 MiB
     /// each that they are reading or sending. Default: 64 MiB, some five seconds of lag at
     /// 100 Mbit/s. Range: 4 MiB and above.
     pub fn cache(mut self, bytes: u64) -> Self {
         self.cache = bytes;
+        self
+    }
+
+    /// How many sessions are going to share the source: what the first ones read is kept for the others
+    /// before they have begun, as far as the [`cache`](Self::cache) goes. Default: 0; what is gone by
+    /// the time that a session begins is read again for it. Range: 0 to 65,536.
+    pub fn sessions(mut self, sessions: usize) -> Self {
+        self.sessions = sessions;
         self
     }
 
@@ -174,10 +197,21 @@ impl SourceBuilder {
         check_range(is_large_enough, "cache", &self.cache, "4 MiB and above")?;
         let votes = &self.read_votes;
         check_range(*votes <= MAX_READ_VOTES, "read_votes", votes, "0 to 16")?;
+        let sessions = &self.sessions;
+        check_range(
+            *sessions <= MAX_AWAITED,
+            "sessions",
+            sessions,
+            "0 to 65,536",
+        )?;
+        let roots = open_roots(&self.paths)?.into();
+        let cache = Cache::new(self.cache);
+        let awaited = (0..self.sessions).map(|_| cache.register()).collect();
         let shared = Shared {
-            roots: open_roots(&self.paths)?.into(),
-            cache: Cache::new(self.cache),
+            roots,
+            cache,
             reader: Reader::new(self.disk, self.read_votes),
+            awaited: Mutex::new(awaited),
         };
         Ok(Source {
             shared: Arc::new(shared),

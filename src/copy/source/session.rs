@@ -37,7 +37,7 @@ pub(in crate::copy) struct Look {
 
 impl SourceSession {
     pub(super) fn new(shared: Arc<Shared>, spawn: Spawn) -> Self {
-        let id = shared.cache.register();
+        let id = shared.admit();
         let helper = Helper {
             spawn,
             is_busy: Arc::default(),

@@ -1,6 +1,6 @@
 //! Checkpoints of a large file: every 4 MiB are synced, read back, compared, and vouched for.
 //!
-//! The work goes on behind the writing, at most two checkpoints at a time, so that receiving,
+//! The work goes on behind the writing, one checkpoint at a time, so that receiving,
 //! writing, and reading back overlap. They may end in any order; the journal grows in the file's.
 
 use std::collections::BTreeMap;
@@ -13,11 +13,12 @@ use super::journal::Journal;
 use super::storage::{Checked, Problem, Storage};
 use crate::copy::tree_hash::{BLOCK_LEN_U64, Cv, TreeHash};
 
-/// Blocks between two checkpoints: what a kill makes the sender send again, at most.
+/// Blocks between two checkpoints. With one at work and the next not begun, a kill makes the sender
+/// send less than twice as many again.
 pub(super) const BLOCKS: usize = 4;
 
 /// Checkpoints at work at a time.
-pub(super) const MAX_OUTSTANDING: usize = 2;
+pub(super) const MAX_OUTSTANDING: usize = 1;
 
 /// What the session, its checkpoints, and a session that takes over share of one file.
 #[derive(Debug)]

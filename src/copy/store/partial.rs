@@ -365,7 +365,8 @@ impl Drop for Incoming {
             let Some(_held) = live.hold() else {
                 // Another session has it now: hands off, unless the name is nobody else's.
                 if large.journal.is_none() {
-                    let _ = self.place.dir.remove_file(&self.temporary);
+                    let dir = &self.place.dir;
+                    unnoticed(dir, || drop(dir.remove_file(&self.temporary)));
                 }
                 return;
             };
@@ -375,7 +376,8 @@ impl Drop for Incoming {
                 // The rest would be sent again; on a full disk its space is better free.
                 let _ = live.file.set_len(vouched.saturating_mul(BLOCK_LEN_U64));
             } else {
-                large.remove_journal(&self.place.dir);
+                let dir = Arc::clone(&self.place.dir);
+                unnoticed(&dir, || large.remove_journal(&dir));
                 self.remove();
             }
             // Last, and unlocked: who does not find it there takes what lies on the disk.
@@ -398,8 +400,30 @@ impl Incoming {
                 self.file = None;
             }
             // Nothing more can be done about a leftover, and its name says what it is.
-            let _ = self.place.dir.remove_file(&self.temporary);
+            let dir = &self.place.dir;
+            unnoticed(dir, || drop(dir.remove_file(&self.temporary)));
         }
+    }
+}
+
+/// Changes a directory and leaves it its modification time: a later session may have sealed it.
+fn unnoticed(dir: &Dir, change: impl FnOnce()) {
+    #[cfg(unix)]
+    {
+        let handle = super::attributes::directory_file(dir);
+        let modified = handle
+            .as_ref()
+            .ok()
+            .and_then(|handle| handle.metadata().ok()?.modified().ok());
+        change();
+        if let (Ok(handle), Some(modified)) = (handle, modified) {
+            let _ = handle.set_times(std::fs::FileTimes::new().set_modified(modified));
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = dir;
+        change();
     }
 }
 

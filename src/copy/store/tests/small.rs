@@ -146,6 +146,30 @@ fn a_second_session_takes_a_name_that_a_third_finds_after_a_kill() {
     assert_eq!(fixture.listing(), ["a"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_session_that_ends_late_leaves_a_sealed_directory_its_time() {
+    let fixture = Fixture::new();
+    let source = Source::new("d/a", b"content");
+    let path = WirePath::parse(b"d/a").unwrap();
+    let (mut old, mut new) = (fixture.placer(), fixture.placer());
+    let late = old.begin(&source.offer(&path), 0).unwrap();
+    place(&mut new, &source).unwrap();
+    let attributes = Attributes {
+        mode: 0o755,
+        mtime_secs: 1_000_000_000,
+        mtime_nanos: 5,
+    };
+    new.seal(&WirePath::parse(b"d").unwrap(), &attributes, 2)
+        .unwrap();
+    assert!(new.commit().remove(0).result.is_ok());
+    drop(late);
+    assert_eq!(fixture.listing(), ["d/", "d/a"]);
+    let modified = std::fs::metadata(fixture.path("d")).unwrap().modified();
+    let since = modified.unwrap().duration_since(std::time::UNIX_EPOCH);
+    assert_eq!(since.unwrap(), std::time::Duration::new(1_000_000_000, 5));
+}
+
 #[test]
 fn what_stands_in_the_temporary_names_place_is_left_alone() {
     #[cfg(unix)]
