@@ -111,15 +111,7 @@ impl Storage {
         );
         loop {
             buf.resize(len, 0);
-            let read = read_voted(
-                &*self.disk,
-                file,
-                &mut buf,
-                offset,
-                self.votes,
-                &mut scratch,
-            )?;
-            self.count(read);
+            let read = self.read_back(file, &mut buf, offset, &mut scratch)?;
             hasher.update(buf.get(..read).unwrap_or_default());
             if read < len {
                 return Ok(Digest::new(hasher.finalize().into()));
@@ -127,6 +119,19 @@ impl Storage {
             offset = offset.saturating_add(to_u64(read));
             len = READ_BACK_LEN;
         }
+    }
+
+    /// Fills `buf` from the disk, by votes; less only at the end of the file.
+    fn read_back(
+        &self,
+        file: &File,
+        buf: &mut [u8],
+        offset: u64,
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        let read = read_voted(&*self.disk, file, buf, offset, self.votes, scratch)?;
+        self.count(read);
+        Ok(read)
     }
 
     /// Reads back the blocks that follow those of `good`, up to `end`, and compares their hashes.
@@ -176,15 +181,7 @@ impl Storage {
         let mut offset = start;
         while left > 0 {
             buf.truncate(left);
-            let read = read_voted(
-                &*self.disk,
-                file,
-                &mut buf,
-                offset,
-                self.votes,
-                &mut scratch,
-            )?;
-            self.count(read);
+            let read = self.read_back(file, &mut buf, offset, &mut scratch)?;
             hasher.update(buf.get(..read).unwrap_or_default());
             if read < buf.len() {
                 break;
