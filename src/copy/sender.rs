@@ -289,8 +289,9 @@ impl Sender {
     }
 
     /// Sends what a [`Source`] holds. Several sessions, each with a stream of its own, can share one:
-    /// each file is then read and hashed once, and no session waits for another. A lost session can
-    /// be followed by another with the same source, which continues.
+    /// each file is then read and hashed once as far as the source's cache goes, and no session waits
+    /// for another; [`SourceBuilder::sessions`](super::SourceBuilder::sessions) says how many are to
+    /// come. A lost session can be followed by another with the same source, which continues.
     ///
     /// # Errors
     /// As for [`send`](Self::send).
@@ -307,7 +308,7 @@ impl Sender {
     /// let (mut near_b, mut far_b) = tokio::io::duplex(64 * 1024);
     /// let (a, b) = (Receiver::builder(here.path()).build()?, Receiver::builder(there.path()).build()?);
     ///
-    /// let source = Source::builder(["src/copy"]).build().await?;
+    /// let source = Source::builder(["src/copy"]).sessions(2).build().await?;
     /// let sender = Sender::new();
     /// let (to_a, to_b, _, _) = tokio::join!(
     ///     sender.send_source(&mut near_a, &source, |_| ()),
@@ -315,7 +316,9 @@ impl Sender {
     ///     a.receive(&mut far_a),
     ///     b.receive(&mut far_b),
     /// );
-    /// assert_eq!(to_a?.totals, to_b?.totals);
+    /// let (to_a, to_b) = (to_a?, to_b?);
+    /// assert_eq!(to_a.totals, to_b.totals);
+    /// assert_eq!(source.bytes_read(), to_a.totals.bytes_verified);
     /// # Ok(()) }
     /// ```
     pub async fn send_source<S, F>(
